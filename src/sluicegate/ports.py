@@ -1,0 +1,167 @@
+"""The seams to the world: everything that the service touches is one of these (docs/design.md, "Simulable by construction").
+
+A simulation, or a test, replaces the outermost adapters only. Each port call is also a failpoint: a process may die
+right before or right after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+
+from sluicegate.core.types import Accepted, BatchPage, Dialect, ProviderBatch, RemoteFile
+
+if TYPE_CHECKING:
+    from sluicegate.adapters.store import Tx
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Time. The only place where a wall clock is read is the adapter behind this."""
+
+    def now(self) -> float:
+        """Unix seconds, UTC."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after at least ``seconds`` (0 lets others run)."""
+
+
+class Ids(Protocol):
+    """Randomness and new ids."""
+
+    def new(self, prefix: str) -> str:
+        """A new unique id, ``{prefix}_{12 or more lower-case letters and digits}``."""
+
+    def random(self) -> float:
+        """A number in [0, 1)."""
+
+
+class Backend(Protocol):
+    """A provider's batch API, one resource and its credentials.
+
+    Every call may raise :class:`~sluicegate.errors.AuthenticationFailed`,
+    :class:`~sluicegate.errors.Throttled` and :class:`~sluicegate.errors.Unavailable`, and, unless it says otherwise,
+    :class:`~sluicegate.errors.CallRefused` with its children. Reads are repeated by the adapter a few times at most;
+    writes never.
+    """
+
+    @property
+    def resource(self) -> str:
+        """A stable name for the resource: the base URL without credentials or query."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Whose rules hold."""
+
+    async def upload(self, source: Path, *, filename: str, expires_after_s: int | None = None) -> RemoteFile:
+        """Upload ``source`` as a batch input file, streaming, without retries.
+
+        Raises:
+            FileQuotaExceeded: the resource keeps as many files as it may.
+            OutcomeUnknown: the answer was lost; look for ``filename`` with :meth:`find_files`.
+        """
+
+    async def find_files(self, filenames: frozenset[str]) -> tuple[RemoteFile, ...]:
+        """All files of purpose ``batch`` with one of these names, pages read as far as needed."""
+
+    async def file(self, file_id: str) -> RemoteFile:
+        """One file's state."""
+
+    async def delete_file(self, file_id: str) -> None:
+        """Delete a file; a file that is gone already is no error."""
+
+    async def create(self, *, input_file_id: str, endpoint: str, metadata: dict[str, str]) -> Accepted:
+        """Create a batch with window 24h: exactly one POST, never repeated by the adapter.
+
+        Raises:
+            TokenLimitExceeded: refused at create; no batch exists.
+            FileNotReady: the file is still ``pending``; no batch exists.
+            DeploymentNotFound: the provider knows no such deployment; no batch exists.
+            CallRefused: refused for another reason; no batch exists.
+            Throttled: 429; no batch exists.
+            OutcomeUnknown: no answer, or 5xx: a batch may exist.
+        """
+
+    async def list_batches(self, *, after: str | None = None, limit: int = 100) -> BatchPage:
+        """One page of the resource's batches, newest first."""
+
+    async def batch(self, batch_id: str) -> ProviderBatch:
+        """One batch."""
+
+    async def cancel(self, batch_id: str) -> ProviderBatch:
+        """Ask for a cancel. Raises Conflict if the batch has ended."""
+
+    def download(self, file_id: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The file's content from ``offset``, in pieces of bounded size. Raises while iterating."""
+
+    async def deployment_limit(self, deployment: str) -> int | None:
+        """The account's own enqueued-token limit (Azure management API, ``sku.capacity`` x 1,000), or None if unknown."""
+
+    async def close(self) -> None:
+        """Close connections."""
+
+
+class Counter(Protocol):
+    """Token counts of texts. Implementations are used inside worker processes, so they must be picklable or lazy."""
+
+    def encodings(self) -> tuple[str, ...]:
+        """The encodings it knows, for instance ``("o200k_base", "cl100k_base")``."""
+
+    def count(self, texts: list[str], encoding: str) -> list[int]:
+        """Tokens of each text as ordinary text (special tokens are not special). Never raises on any valid str."""
+
+
+class Workers(Protocol):
+    """CPU work: a process pool, or inline in a simulation."""
+
+    @property
+    def width(self) -> int:
+        """How many calls run at once."""
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a module-level function with picklable arguments."""
+
+    async def close(self) -> None:
+        """Stop the workers."""
+
+
+class Store(Protocol):
+    """Our rows. One call is one transaction."""
+
+    async def transact(self, function: Callable[[Tx], T]) -> T:
+        """Run ``function`` in one IMMEDIATE transaction and commit; roll back if it raises.
+
+        ``function`` must have no effect but through ``Tx`` and may run in another thread.
+        """
+
+    async def close(self) -> None:
+        """Close connections."""
+
+
+class Blobs(Protocol):
+    """Large objects in the data folder. A blob appears whole or not at all (written aside, fsynced, renamed)."""
+
+    def path(self, key: str) -> Path:
+        """Where the blob is, for workers and uploads; it need not exist."""
+
+    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> int:
+        """Store a new blob; returns its bytes."""
+
+    async def delete(self, *keys: str) -> None:
+        """Remove blobs; absent ones are no error."""
+
+
+class Lock(Protocol):
+    """The sign that a process lives: an OS lock that the system frees when the process dies, however it dies."""
+
+    def acquire(self, name: str) -> bool:
+        """Take ``name`` for this process; False if a living process has it."""
+
+    def is_free(self, name: str) -> bool:
+        """True if no living process has ``name``."""
+
+    def release(self, name: str) -> None:
+        """Give ``name`` back."""
