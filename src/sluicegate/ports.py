@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+from sluicegate.core.ledger import Balance, Dimension, Entry
+from sluicegate.core.lifecycle import Stage
+from sluicegate.core.report import Event
+from sluicegate.core.rows import BatchRow, DemandRow, DeploymentRow, ForeignRow, PartRow, ResourceRow, RunRow
 from sluicegate.core.types import Accepted, BatchPage, Dialect, ProviderBatch, RemoteFile
-
-if TYPE_CHECKING:
-    from sluicegate.adapters.store import Tx
+from sluicegate.core.waiting import Spans
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -128,10 +130,110 @@ class Workers(Protocol):
         """Stop the workers."""
 
 
+class Tx(Protocol):
+    """What can be done within one transaction. Reads see the transaction's own writes."""
+
+    def insert(self, *rows: RunRow | BatchRow | PartRow | DeploymentRow) -> None:
+        """Add new rows."""
+
+    def run(self, run: str) -> RunRow | None:
+        """One run."""
+
+    def runs(self, *, digest: str | None = None) -> list[RunRow]:
+        """All runs, newest first, or those with this digest."""
+
+    def update_run(self, run: str, **changes: Any) -> None:
+        """Change columns of a run."""
+
+    def batches(self, run: str | None = None) -> list[BatchRow]:
+        """The batches of a run in the order of its inputs, or of all runs."""
+
+    def update_batch(self, batch: str, **changes: Any) -> None:
+        """Change columns of a batch."""
+
+    def delete_run(self, run: str) -> None:
+        """Remove a run with its batches, parts, waiting requests and events. Its ledger entries stay (append-only)."""
+
+    def waiting(self, run: str) -> dict[tuple[int, int], Spans]:
+        """Which requests wait, by (group, attempt): attempt 0 was never sent."""
+
+    def set_waiting(self, run: str, group: int, attempt: int, spans: Spans) -> None:
+        """Replace one entry of :meth:`waiting`."""
+
+    def part(self, part: str) -> PartRow | None:
+        """One part."""
+
+    def parts(
+        self, *, run: str | None = None, resource: str | None = None, deployment: str | None = None,
+        stages: frozenset[Stage] | None = None,
+    ) -> list[PartRow]:  # fmt: skip
+        """Parts in the order of their cutting."""
+
+    def left_since(self, deployment: str, at: float) -> list[PartRow]:
+        """Parts of a deployment that the provider freed after ``at``."""
+
+    def creates_since(self, resource: str, at: float) -> int:
+        """How many intents to create were written for a resource since ``at``."""
+
+    def move_part(self, part: str, before: Stage, after: Stage, **changes: Any) -> bool:
+        """Compare and set: move a part from ``before`` to ``after`` with other changes; False if it is elsewhere."""
+
+    def update_part(self, part: str, stage: Stage, **changes: Any) -> bool:
+        """Change columns of a part that is in ``stage``; False if it is elsewhere."""
+
+    def append(self, entry: Entry) -> None:
+        """Add a ledger entry; the database itself refuses a second reserve, hold or release of a part."""
+
+    def balance(self, scope: str, dimension: Dimension, *, part: str | None = None) -> Balance:
+        """The sum of a scope's entries, or of one part's in it."""
+
+    def entries(self, *, part: str) -> list[Entry]:
+        """The ledger entries of a part, oldest first."""
+
+    def balances_by_run(self, scope: str, dimension: Dimension) -> dict[str, Balance]:
+        """What each run has reserved and held in a scope; runs with nothing are left out."""
+
+    def deployment(self, deployment: str) -> DeploymentRow | None:
+        """One deployment by its id."""
+
+    def deployments(self, *, resource: str | None = None) -> list[DeploymentRow]:
+        """The deployments known, by name."""
+
+    def update_deployment(self, deployment: str, **changes: Any) -> None:
+        """Change columns of a deployment."""
+
+    def foreign(self, resource: str) -> list[ForeignRow]:
+        """Others' batches on a resource."""
+
+    def put_foreign(self, row: ForeignRow) -> None:
+        """Add or replace one."""
+
+    def delete_foreign(self, provider_batch: str) -> None:
+        """It ended."""
+
+    def resource(self, resource: str) -> ResourceRow | None:
+        """When its list was last read."""
+
+    def put_resource(self, row: ResourceRow) -> None:
+        """Add or replace."""
+
+    def demands(self, deployment: str) -> list[DemandRow]:
+        """What live or dead runs last said they could still submit."""
+
+    def put_demand(self, row: DemandRow) -> None:
+        """Add or replace; ``tokens`` 0 removes it."""
+
+    def add_event(self, event: Event) -> None:
+        """Append to the record of what happened."""
+
+    def events(self, *, run: str | None = None, part: str | None = None, after: int = 0) -> list[tuple[int, Event]]:
+        """Events in order with their numbers, those above ``after``."""
+
+
 class Store(Protocol):
     """Our rows. One call is one transaction."""
 
-    async def transact(self, function: Callable[[Tx], T]) -> T:
+    async def transact(self, function: Callable[[Tx], T], /) -> T:
         """Run ``function`` in one IMMEDIATE transaction and commit; roll back if it raises.
 
         ``function`` must have no effect but through ``Tx`` and may run in another thread.

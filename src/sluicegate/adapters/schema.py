@@ -1,0 +1,124 @@
+"""The tables. Column names are the fields of ``core.rows``; migrations are in ``adapters/migrations``."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+
+def _text(name: str, *, null: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=null)
+
+
+def _int(name: str, *, null: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=null)
+
+
+def _time(name: str, *, null: bool = True) -> sa.Column[float]:
+    return sa.Column(name, sa.Double, nullable=null)
+
+
+def _bool(name: str) -> sa.Column[bool]:
+    return sa.Column(name, sa.Boolean, nullable=False)
+
+
+runs = sa.Table(
+    "runs", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _text("digest"), _text("state"), _text("resource"), _text("dialect"), _text("groups"), _text("redirect", null=True),
+    _int("cap", null=True), _int("requests"), _int("tokens"), _int("serial"),
+    _time("created_at", null=False), _time("finished_at"), _int("exit_code", null=True),
+    sa.Index("runs_by_digest", "digest"),
+)  # fmt: skip
+
+batches = sa.Table(
+    "batches", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _text("run"), _int("ordinal"), _text("name"), _text("digest"), _text("input"), _text("index"), _int("bytes"),
+    _int("first"), _int("requests"), _text("output"), _text("errors"),
+    _int("written"), _int("out_bytes"), _int("err_bytes"), _int("out_lines"), _int("err_lines"),
+    sa.Index("batches_by_run", "run", "ordinal"),
+)  # fmt: skip
+
+waiting = sa.Table(
+    "waiting", metadata,
+    sa.Column("run", sa.Text, primary_key=True),
+    sa.Column("group", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.BigInteger, primary_key=True, autoincrement=False),
+    _text("spans"),
+)  # fmt: skip
+
+parts = sa.Table(
+    "parts", metadata,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    _text("run"), _text("deployment"), _text("resource"), _text("url"), _int("group"), _text("stage"),
+    _text("requests"), _text("retries"), _int("count"), _int("tokens"), _int("quarter_chars"), _int("bytes"),
+    _int("charge"), _int("attempt"), _int("fill"), _bool("unproven"), _bool("probing"), _text("reason"),
+    _time("created_at", null=False), _text("blob"), _text("file_id", null=True), _text("provider_batch", null=True),
+    _text("status", null=True), _time("intent_at"), _time("held_at"), _time("validated_at"), _time("progress_at"),
+    _time("left_at"), _time("collected_at"), _text("output_file_id", null=True), _text("error_file_id", null=True),
+    _int("seen_completed"), _int("seen_failed"), _int("answered"), _int("failed"), _int("salvaged"),
+    _int("input_tokens"), _int("cached_tokens"), _int("output_tokens"), _text("error", null=True),
+    _bool("stuck"), _bool("cleaned"),
+    sa.Index("parts_by_run", "run", "stage"),
+    sa.Index("parts_by_deployment", "deployment", "stage"),
+    sa.Index("parts_by_resource", "resource", "intent_at"),
+    sa.Index("parts_by_provider_batch", "provider_batch", unique=True),
+)  # fmt: skip
+
+ledger = sa.Table(
+    "ledger", metadata,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    _text("scope"), _text("dimension"), _text("part"), _text("run"), _text("verb"),
+    _int("reserved"), _int("held"), _time("at", null=False),
+    # A covering index: a balance is a sum over it.
+    sa.Index("ledger_balance", "scope", "dimension", "run", "reserved", "held"),
+    sa.Index("ledger_by_part", "part", "scope", "dimension"),
+    # Each part reserves, holds and is closed at most once in a scope: the database says so too.
+    sa.Index("ledger_reserve_once", "part", "scope", "dimension", unique=True, sqlite_where=sa.text("verb = 'reserve'"),
+             postgresql_where=sa.text("verb = 'reserve'")),
+    sa.Index("ledger_hold_once", "part", "scope", "dimension", unique=True, sqlite_where=sa.text("verb = 'hold'"),
+             postgresql_where=sa.text("verb = 'hold'")),
+    sa.Index("ledger_close_once", "part", "scope", "dimension", unique=True,
+             sqlite_where=sa.text("verb IN ('release', 'void')"),
+             postgresql_where=sa.text("verb IN ('release', 'void')")),
+)  # fmt: skip
+
+deployments = sa.Table(
+    "deployments", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _text("resource"), _text("name"), _text("model", null=True), _text("belief"), _int("cap_override", null=True),
+    _bool("paused"), _text("trouble", null=True),
+)  # fmt: skip
+
+foreign = sa.Table(
+    "foreign_batches", metadata,
+    sa.Column("provider_batch", sa.Text, primary_key=True),
+    _text("resource"), _text("deployment"), _text("status"), _int("tokens"), _int("quarter_chars"), _text("basis"),
+    _time("seen_at", null=False),
+    sa.Index("foreign_by_resource", "resource"),
+)  # fmt: skip
+
+resources = sa.Table(
+    "resources", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _time("listed_at", null=False), _time("listing_until", null=False),
+)  # fmt: skip
+
+demands = sa.Table(
+    "demands", metadata,
+    sa.Column("run", sa.Text, primary_key=True),
+    sa.Column("deployment", sa.Text, primary_key=True),
+    _int("tokens"), _int("cap", null=True), _time("at", null=False),
+)  # fmt: skip
+
+events = sa.Table(
+    "events", metadata,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    _time("at", null=False), _int("version"), _text("kind"), _text("sentence"), _text("run", null=True),
+    _text("part", null=True), _text("deployment", null=True), _text("fields"),
+    sa.Index("events_by_run", "run", "number"),
+    sa.Index("events_by_part", "part", "number"),
+)  # fmt: skip

@@ -1,0 +1,344 @@
+"""The Store port over SQLAlchemy Core: SQLite in one data folder, several processes may share it.
+
+Every transaction is IMMEDIATE, so a decision and the ledger entry that follows from it cannot be interleaved with
+another process's (D2). WAL lets readers go on; ``synchronous=FULL`` makes a commit survive a power cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from sluicegate.adapters import schema
+from sluicegate.core.ledger import Balance, Dimension, Entry, Verb
+from sluicegate.core.lifecycle import RunState, Stage, check_transition
+from sluicegate.core.report import Event, EventKind
+from sluicegate.core.rows import BatchRow, DemandRow, DeploymentRow, ForeignRow, PartRow, ResourceRow, RunRow
+from sluicegate.core.waiting import Spans
+from sluicegate.errors import StateUnusable
+from sluicegate.ports import Tx
+
+T = TypeVar("T")
+Row = TypeVar("Row", RunRow, BatchRow, PartRow, DeploymentRow, ForeignRow, ResourceRow, DemandRow)
+
+BUSY_TIMEOUT_MS: Final = 60_000
+EVENT_VERSION: Final = 1
+
+_TABLES: Final[dict[type, sa.Table]] = {
+    RunRow: schema.runs,
+    BatchRow: schema.batches,
+    PartRow: schema.parts,
+    DeploymentRow: schema.deployments,
+    ForeignRow: schema.foreign,
+    ResourceRow: schema.resources,
+    DemandRow: schema.demands,
+}
+_NAMES: Final = {kind: [f.name for f in fields(kind)] for kind in _TABLES}
+_COLUMNS: Final = {kind: [table.c[name] for name in _NAMES[kind]] for kind, table in _TABLES.items()}
+_ENUMS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {RunRow: {"state": RunState}, PartRow: {"stage": Stage}}
+
+
+def _load(kind: type[Row], values: sa.Row[Any]) -> Row:
+    content = dict(zip(_NAMES[kind], values, strict=True))
+    for name, enum in _ENUMS.get(kind, {}).items():
+        content[name] = enum(content[name])
+    return kind(**content)
+
+
+class SqlTx:
+    """The Tx port over one SQLAlchemy connection."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def _select(self, kind: type[Row], *where: sa.ColumnElement[bool], order: Any = None) -> list[Row]:
+        query = sa.select(*_COLUMNS[kind]).where(*where)
+        if order is not None:
+            query = query.order_by(order)
+        return [_load(kind, row) for row in self._connection.execute(query)]
+
+    def _one(self, kind: type[Row], *where: sa.ColumnElement[bool]) -> Row | None:
+        found = self._select(kind, *where)
+        return found[0] if found else None
+
+    def _update(self, table: sa.Table, *where: sa.ColumnElement[bool], **changes: Any) -> int:
+        result = self._connection.execute(sa.update(table).where(*where).values(**changes))
+        return result.rowcount
+
+    def _replace(self, row: ForeignRow | ResourceRow | DemandRow) -> None:
+        table = _TABLES[type(row)]
+        key = [c == getattr(row, c.name) for c in table.primary_key]
+        if not self._update(table, *key, **asdict(row)):
+            self._connection.execute(sa.insert(table).values(**asdict(row)))
+
+    def insert(self, *rows: RunRow | BatchRow | PartRow | DeploymentRow) -> None:
+        for row in rows:
+            self._connection.execute(sa.insert(_TABLES[type(row)]).values(**asdict(row)))
+
+    # -- runs and batches ---------------------------------------------------------------------------------------------
+
+    def run(self, run: str) -> RunRow | None:
+        return self._one(RunRow, schema.runs.c.id == run)
+
+    def runs(self, *, digest: str | None = None) -> list[RunRow]:
+        where = [] if digest is None else [schema.runs.c.digest == digest]
+        return self._select(RunRow, *where, order=schema.runs.c.created_at.desc())
+
+    def update_run(self, run: str, **changes: Any) -> None:
+        self._update(schema.runs, schema.runs.c.id == run, **changes)
+
+    def batches(self, run: str | None = None) -> list[BatchRow]:
+        where = [] if run is None else [schema.batches.c.run == run]
+        return self._select(BatchRow, *where, order=schema.batches.c.ordinal)
+
+    def update_batch(self, batch: str, **changes: Any) -> None:
+        self._update(schema.batches, schema.batches.c.id == batch, **changes)
+
+    def delete_run(self, run: str) -> None:
+        for table, column in (
+            (schema.waiting, "run"), (schema.demands, "run"), (schema.events, "run"),
+            (schema.parts, "run"), (schema.batches, "run"), (schema.runs, "id"),
+        ):  # fmt: skip
+            self._connection.execute(sa.delete(table).where(table.c[column] == run))
+
+    def waiting(self, run: str) -> dict[tuple[int, int], Spans]:
+        t = schema.waiting
+        query = sa.select(t.c.group, t.c.attempt, t.c.spans).where(t.c.run == run).order_by(t.c.group, t.c.attempt)
+        return {(group, attempt): Spans.parse(spans) for group, attempt, spans in self._connection.execute(query)}
+
+    def set_waiting(self, run: str, group: int, attempt: int, spans: Spans) -> None:
+        t = schema.waiting
+        key = (t.c.run == run, t.c.group == group, t.c.attempt == attempt)
+        if not spans:
+            self._connection.execute(sa.delete(t).where(*key))
+        elif not self._update(t, *key, spans=str(spans)):
+            self._connection.execute(sa.insert(t).values(run=run, group=group, attempt=attempt, spans=str(spans)))
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def part(self, part: str) -> PartRow | None:
+        return self._one(PartRow, schema.parts.c.id == part)
+
+    def parts(
+        self, *, run: str | None = None, resource: str | None = None, deployment: str | None = None,
+        stages: frozenset[Stage] | None = None,
+    ) -> list[PartRow]:  # fmt: skip
+        t = schema.parts
+        where: list[sa.ColumnElement[bool]] = []
+        if run is not None:
+            where.append(t.c.run == run)
+        if resource is not None:
+            where.append(t.c.resource == resource)
+        if deployment is not None:
+            where.append(t.c.deployment == deployment)
+        if stages is not None:
+            where.append(t.c.stage.in_(sorted(stages)))
+        return self._select(PartRow, *where, order=t.c.number)
+
+    def left_since(self, deployment: str, at: float) -> list[PartRow]:
+        t = schema.parts
+        return self._select(PartRow, t.c.deployment == deployment, t.c.left_at > at, order=t.c.left_at)
+
+    def creates_since(self, resource: str, at: float) -> int:
+        t = schema.parts
+        query = sa.select(sa.func.count()).where(t.c.resource == resource, t.c.intent_at > at)
+        return int(self._connection.execute(query).scalar_one())
+
+    def move_part(self, part: str, before: Stage, after: Stage, **changes: Any) -> bool:
+        check_transition(before, after)
+        t = schema.parts
+        return self._update(t, t.c.id == part, t.c.stage == before, stage=after, **changes) == 1
+
+    def update_part(self, part: str, stage: Stage, **changes: Any) -> bool:
+        t = schema.parts
+        return self._update(t, t.c.id == part, t.c.stage == stage, **changes) == 1
+
+    # -- ledger -------------------------------------------------------------------------------------------------------
+
+    def append(self, entry: Entry) -> None:
+        owner = sa.select(schema.parts.c.run).where(schema.parts.c.id == entry.part).scalar_subquery()
+        values = asdict(entry) | {"run": sa.func.coalesce(owner, "")}
+        self._connection.execute(sa.insert(schema.ledger).values(**values))
+
+    def balance(self, scope: str, dimension: Dimension, *, part: str | None = None) -> Balance:
+        t = schema.ledger
+        query = sa.select(
+            sa.func.coalesce(sa.func.sum(t.c.reserved), 0), sa.func.coalesce(sa.func.sum(t.c.held), 0)
+        ).where(t.c.scope == scope, t.c.dimension == dimension)
+        if part is not None:
+            query = query.where(t.c.part == part)
+        reserved, held = self._connection.execute(query).one()
+        return Balance(reserved=int(reserved), held=int(held))
+
+    def entries(self, *, part: str) -> list[Entry]:
+        t = schema.ledger
+        query = sa.select(t.c.scope, t.c.dimension, t.c.part, t.c.verb, t.c.reserved, t.c.held, t.c.at)
+        return [
+            Entry(
+                scope=row.scope, dimension=Dimension(row.dimension), part=row.part, verb=Verb(row.verb),
+                reserved=row.reserved, held=row.held, at=row.at,
+            )
+            for row in self._connection.execute(query.where(t.c.part == part).order_by(t.c.number))
+        ]  # fmt: skip
+
+    def balances_by_run(self, scope: str, dimension: Dimension) -> dict[str, Balance]:
+        t = schema.ledger
+        query = (
+            sa.select(t.c.run, sa.func.sum(t.c.reserved), sa.func.sum(t.c.held))
+            .where(t.c.scope == scope, t.c.dimension == dimension)
+            .group_by(t.c.run)
+        )
+        sums = ((run, Balance(reserved=int(r), held=int(h))) for run, r, h in self._connection.execute(query))
+        return {run: total for run, total in sums if total.total}
+
+    # -- deployments, others' batches, demands ------------------------------------------------------------------------
+
+    def deployment(self, deployment: str) -> DeploymentRow | None:
+        return self._one(DeploymentRow, schema.deployments.c.id == deployment)
+
+    def deployments(self, *, resource: str | None = None) -> list[DeploymentRow]:
+        where = [] if resource is None else [schema.deployments.c.resource == resource]
+        return self._select(DeploymentRow, *where, order=schema.deployments.c.name)
+
+    def update_deployment(self, deployment: str, **changes: Any) -> None:
+        self._update(schema.deployments, schema.deployments.c.id == deployment, **changes)
+
+    def foreign(self, resource: str) -> list[ForeignRow]:
+        return self._select(ForeignRow, schema.foreign.c.resource == resource)
+
+    def put_foreign(self, row: ForeignRow) -> None:
+        self._replace(row)
+
+    def delete_foreign(self, provider_batch: str) -> None:
+        self._connection.execute(sa.delete(schema.foreign).where(schema.foreign.c.provider_batch == provider_batch))
+
+    def resource(self, resource: str) -> ResourceRow | None:
+        return self._one(ResourceRow, schema.resources.c.id == resource)
+
+    def put_resource(self, row: ResourceRow) -> None:
+        self._replace(row)
+
+    def demands(self, deployment: str) -> list[DemandRow]:
+        return self._select(DemandRow, schema.demands.c.deployment == deployment)
+
+    def put_demand(self, row: DemandRow) -> None:
+        if row.tokens:
+            self._replace(row)
+        else:
+            t = schema.demands
+            self._connection.execute(sa.delete(t).where(t.c.run == row.run, t.c.deployment == row.deployment))
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def add_event(self, event: Event) -> None:
+        content = asdict(event) | {"fields": msgspec.json.encode(event.fields).decode(), "version": EVENT_VERSION}
+        self._connection.execute(sa.insert(schema.events).values(**content))
+
+    def events(self, *, run: str | None = None, part: str | None = None, after: int = 0) -> list[tuple[int, Event]]:
+        t = schema.events
+        query = sa.select(t).where(t.c.number > after).order_by(t.c.number)
+        if run is not None:
+            query = query.where(t.c.run == run)
+        if part is not None:
+            query = query.where(t.c.part == part)
+        return [
+            (
+                row.number,
+                Event(
+                    at=row.at, kind=EventKind(row.kind), sentence=row.sentence, run=row.run, part=row.part,
+                    deployment=row.deployment, fields=msgspec.json.decode(row.fields),
+                ),
+            )
+            for row in self._connection.execute(query)
+        ]  # fmt: skip
+
+
+class SqlStore:
+    """The Store port on one SQLite file.
+
+    Args:
+        path: The database file; its folder exists.
+        inline: Run transactions in the caller's thread (simulations, where nothing else may be awaited meanwhile).
+
+    Raises:
+        StateUnusable: the file cannot be opened or written, or a newer version of Sluicegate made it.
+    """
+
+    def __init__(self, path: Path, *, inline: bool = False) -> None:
+        self._path = path
+        self._executor = None if inline else ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._engine = sa.create_engine(
+            f"sqlite:///{path}",
+            poolclass=sa.pool.StaticPool,
+            # isolation_level None: the driver begins nothing by itself, _begin_immediate does.
+            connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
+        )
+        sa.event.listen(self._engine, "connect", _prepare)
+        sa.event.listen(self._engine, "begin", _begin_immediate)
+        try:
+            self._migrate()
+        except sa.exc.DBAPIError as error:
+            raise StateUnusable(
+                f"the data folder's database {path} cannot be used: {error.orig}; "
+                "check that the folder is writable and the disk not full, or name another with --state"
+            ) from error
+
+    def _migrate(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        newest = ScriptDirectory.from_config(config).get_current_head()
+        with self._engine.connect() as connection:
+            known = MigrationContext.configure(connection).get_current_revision()
+        if known == newest:
+            return
+        if known is not None and known not in {
+            s.revision for s in ScriptDirectory.from_config(config).walk_revisions()
+        }:
+            raise StateUnusable(
+                f"{self._path} was made by a newer version of Sluicegate (schema {known}); upgrade Sluicegate, "
+                "or name another folder with --state"
+            )
+        with self._engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    async def transact(self, function: Callable[[Tx], T], /) -> T:
+        if self._executor is None:
+            return self._transact(function)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._transact, function)
+
+    def _transact(self, function: Callable[[Tx], T]) -> T:
+        try:
+            with self._engine.begin() as connection:
+                return function(cast(Tx, SqlTx(connection)))
+        except sa.exc.OperationalError as error:
+            raise StateUnusable(
+                f"the data folder's database {self._path} failed: {error.orig}; what was committed before is safe. "
+                "Free disk space or mend the folder, then start again"
+            ) from error
+
+    async def close(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown()
+        self._engine.dispose()
+
+
+def _prepare(connection: sqlite3.Connection, record: object) -> None:
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,193 @@
+"""Admit or hold back, and how large the next part may be (D1, D8): one pure function over what is known now.
+
+Why parts have the size they have. The provider frees a batch as a whole, so a limit filled by one large batch stands
+still until all of it is done; many small ones release early and keep the gate full. About as many parts should be
+under way as there are looks at the list in one batch's life, since a look is when room is noticed. Sizes are made
+unequal on purpose: equal parts that share a service rate run in step, end together and leave the service idle in
+between. When everything that waits fits at once there is nothing to gain, so it goes as one part. What goes beyond a
+fill that is proven goes as one part as well, so that a wrong belief costs one refusal and not ten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sluicegate.core.belief import Allowance, Belief
+
+PARTS_LEAST, PARTS_MOST, PARTS_USUAL = 5, 16, 10
+"""Parts under way at once: bounds, and the number while no batch has ended yet."""
+
+FIRST_PART_SHARE: Final = 0.05
+"""Of the waiting work, in the first part to a deployment of which nothing is known: small enough to be sure to fit
+almost anywhere, and its answer's header may tell the limit."""
+
+LEAST_PIECE: Final = 0.35
+"""Of the wanted part size: headroom smaller than this is left to grow while other batches will release more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """A deployment as it is when a decision is due. Token amounts are in ledger tokens.
+
+    Attributes:
+        reserved, held: The ledger's balance, all runs together.
+        foreign: Others' batches; ``lagging``: what ended so lately that the provider may still count it.
+        unproven: Parts that were offered beyond the proven fill and whose answer is not known yet.
+        submitting: Parts reserved or submitting, of this run.
+        answers_awaited: Creates (of any run) that have not been answered, while no create ever was.
+        waiting: What this run could still submit here; ``largest`` is its largest single request's charge.
+        mine: What this run has reserved and held; ``my_share`` how much it may, None where it is alone.
+        serial: How many parts this run has cut, for sizes that differ.
+    """
+
+    limits: Allowance
+    belief: Belief
+    reserved: int
+    held: int
+    foreign: int
+    lagging: int
+    unproven: int
+    submitting: int
+    waiting: int
+    largest: int
+    mine: int
+    my_share: int | None
+    serial: int
+    paused: bool
+    creates_left: int
+    creates_left_at: float | None
+    files_left: int
+    poll_s: float
+    part_s_least: float
+
+    @property
+    def fill(self) -> int:
+        """Everything that counts against the limit now."""
+        return self.reserved + self.held + self.foreign + self.lagging
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admit:
+    """Cut a part of at most ``size`` tokens; ``alone`` marks a request that is let through on margin only."""
+
+    size: int
+    reason: str
+    unproven: bool
+    probing: bool
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldBack:
+    """Not now. ``until`` is when to ask again at the latest, or None: when something is released."""
+
+    reason: str
+    until: float | None = None
+
+
+def decide(gate: Gate, now: float) -> Admit | HoldBack:
+    """Whether the next part may be cut now, and how large it may be.
+
+    The result depends on nothing but the arguments. ``fill + size ≤ limit`` holds for every Admit but ``alone``.
+    """
+    verdict = _obstacle(gate, now)
+    if verdict is not None:
+        return verdict
+    limit = gate.limits.limit
+    if limit is None:
+        return _first_steps(gate)
+    room = limit - gate.fill
+    if gate.fill == 0 and gate.largest > limit:
+        return Admit(
+            size=gate.largest, unproven=True, probing=True, alone=True,
+            reason=f"one request is estimated at {gate.largest:,} tokens, above the limit of {limit:,} only by the "
+            "margin: it goes alone",
+        )  # fmt: skip
+    if gate.my_share is not None:
+        mine = gate.my_share - gate.mine
+        if mine < room and mine < min(gate.waiting, gate.largest):
+            return HoldBack(reason="this run has its fair share of the limit; another run is waiting too")
+        room = min(room, max(mine, 0))
+    if room <= 0 or (room < gate.waiting and room < min(gate.largest, _size(gate, limit) * LEAST_PIECE)):
+        return HoldBack(reason=f"the gate is full: {gate.fill:,} of {limit:,} tokens")
+    return _admit(gate, limit, room)
+
+
+def _obstacle(gate: Gate, now: float) -> HoldBack | None:
+    if gate.paused:
+        return HoldBack(reason="the deployment is paused by hand (sluicegate quota resume lets it go on)")
+    if gate.waiting <= 0:
+        return HoldBack(reason="nothing waits for this deployment")
+    if now < gate.belief.calm_until:
+        return HoldBack(reason="slowed down after refusals", until=gate.belief.calm_until)
+    if gate.creates_left <= 0:
+        return HoldBack(
+            reason="the provider's limit of batch creations per hour is reached", until=gate.creates_left_at
+        )
+    if gate.files_left <= 0:
+        return HoldBack(reason="the resource holds as many files as it may; waiting for some to be deleted")
+    if gate.limits.searching and gate.unproven:
+        return HoldBack(reason="waiting for the answer to a part that goes beyond the proven fill")
+    if not gate.belief.creates_answered and gate.submitting:
+        return HoldBack(reason="waiting for the first answer of this deployment")
+    return None
+
+
+def _first_steps(gate: Gate) -> Admit | HoldBack:
+    if not gate.belief.creates_answered:
+        size = max(gate.largest, round(gate.waiting * FIRST_PART_SHARE))
+        return Admit(
+            size=size, unproven=True, probing=False,
+            reason=f"the limit is not known yet: a first part of {size:,} tokens, whose answer may tell it",
+        )  # fmt: skip
+    return Admit(
+        size=gate.waiting, unproven=True, probing=False,
+        reason="no limit is known and none was told: everything is offered, a refusal will tell the limit",
+    )  # fmt: skip
+
+
+def _admit(gate: Gate, limit: int, room: int) -> Admit | HoldBack:
+    proven_room = gate.limits.proven - gate.fill
+    if gate.waiting <= room and (gate.waiting <= proven_room or not gate.limits.searching):
+        return Admit(
+            size=room, unproven=gate.waiting > proven_room, probing=False,
+            reason=f"all that waits ({gate.waiting:,} tokens) fits into the room of {room:,}",
+        )  # fmt: skip
+    size = _size(gate, limit)
+    if proven_room >= size * LEAST_PIECE and proven_room >= min(gate.largest, room):
+        room = min(room, proven_room)
+        unproven = False
+    elif gate.limits.searching:
+        return Admit(
+            size=room, unproven=True, probing=True,
+            reason=f"up to {gate.limits.proven:,} tokens are proven; one part of {room:,} tries whether more fits",
+        )  # fmt: skip
+    else:
+        # A limit that was told but not seen yet: the first half in pieces, the rest in two, so that a number that is
+        # twice as high as the truth costs two refusals at most.
+        unproven = True
+        beyond = limit - max(gate.fill, limit // 2)
+        if gate.fill < limit // 2:
+            room = min(room, max(limit // 2 - gate.fill, min(size, room)))
+        else:
+            size = max(size, -(-beyond // 2))
+    if size * (1 + LEAST_PIECE) >= room:
+        size = room
+    full = 100 * (gate.fill + size) // limit
+    hold = gate.belief.pace.hold_s
+    basis = f"a batch lives about {hold:,.0f} s here" if hold else "no batch has ended here yet"
+    return Admit(
+        size=size, unproven=unproven, probing=False,
+        reason=f"a part of up to {size:,} tokens fills the gate to {full} % ({basis}; room {room:,})",
+    )  # fmt: skip
+
+
+def _size(gate: Gate, limit: int) -> int:
+    """The wanted part size in tokens, before it meets the room."""
+    hold = gate.belief.pace.hold_s
+    parts = PARTS_USUAL if hold is None else min(PARTS_MOST, max(PARTS_LEAST, round(hold / max(gate.poll_s, 1e-3))))
+    # 0.6 … 1.4 of the mean, in the order of the golden ratio, so that neighbours differ.
+    spread = 0.6 + 0.8 * ((gate.serial * 0.6180339887498949) % 1.0)
+    rate = limit / hold if hold else 0.0
+    return max(1, round(limit / parts * spread), round(rate * gate.part_s_least))

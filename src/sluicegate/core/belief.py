@@ -1,0 +1,316 @@
+"""What we believe of a deployment, learned from evidence (D9): its limit, how it counts, how long it takes.
+
+The limit is the least of what the person configured (``cap``), what a number told (``known``: account, header or refusal
+text) and what refusals without a number proved (``soft``, searched between ``floor``, a fill that was accepted, and
+``ceiling``, a fill that was refused). A *fill* is everything that counted at a create, the new part included, in the
+ledger's tokens.
+
+All times are Unix seconds, durations seconds, tokens whole numbers. Pure: evidence in, a new belief out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+CALM_START_S: Final = 30.0
+"""The wait before a first probe where no batch has ended yet, so that nothing is known of the deployment's pace."""
+
+SEARCH_ENDS_AT: Final = 1.35
+"""The search between floor and ceiling stops when ``ceiling ≤ floor × this``: a finer answer costs more refusals."""
+
+PROBE_BEYOND: Final = 1.25
+"""How far beyond a known limit a probe goes."""
+
+GROWTH: Final = 1.5
+"""By how much the soft limit grows after each acceptance when no ceiling is in sight."""
+
+PROBE_AFTER_HOLDS: Final = 2.0
+"""A probe is made when nothing was refused for this many times the usual life of a batch."""
+
+FACTOR_LEAST, FACTOR_MOST = 0.5, 4.0
+"""Calibration factors outside are not believed: they are another unit, not a count of the same thing."""
+
+SMOOTHING: Final = 0.3
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the deployment's batches take, as exponentially weighted means over ended batches.
+
+    Attributes:
+        hold_s: From create to the end seen.
+        validating_s: From create to ``in_progress`` or a late refusal.
+        rate: Tokens per second of the whole deployment while batches of ours are held.
+        ended: How many batches the means are made of.
+    """
+
+    hold_s: float | None = None
+    validating_s: float | None = None
+    rate: float | None = None
+    ended: int = 0
+
+
+class Belief(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is believed of one deployment; stored as JSON with its row."""
+
+    known: int | None = None
+    known_source: str = ""
+    known_at: float = 0.0
+    soft: int | None = None
+    floor: int = 0
+    ceiling: int | None = None
+    refused_at: float = 0.0
+    refused_in_a_row: int = 0
+    probe_backoff: float = 1.0
+    calm_until: float = 0.0
+    release_lag_s: float = 0.0
+    headers_seen: bool = False
+    creates_answered: int = 0
+    text_factor: float | None = None
+    char_factor: float | None = None
+    pace: Pace = Pace()
+
+    # -- counting ---------------------------------------------------------------------------------------------------
+
+    @property
+    def tokens_factor(self) -> float:
+        """What the provider counts per token of our estimate (at least 1 until usage proves less)."""
+        if self.text_factor is not None:
+            return self.text_factor
+        # Before any usage is seen, a header that counts more than its formula hints that all is counted higher.
+        return max(1.0, min(self.char_factor or 1.0, 1.5))
+
+    @property
+    def chars_factor(self) -> float:
+        """What the provider counts at create per four characters of the bodies."""
+        return self.char_factor if self.char_factor is not None else 1.0
+
+    def charge(self, tokens: int, quarter_chars: int, margin: float) -> int:
+        """Tokens to reserve for requests that we estimate at ``tokens`` and whose bodies have 4 × ``quarter_chars``.
+
+        Covers both of the provider's counts: by characters at create, by tokens while validating (F§4.1).
+        """
+        counted = max(self.tokens_factor * tokens, self.chars_factor * quarter_chars)
+        return max(1, -int(-counted * margin // 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """How far the gate may be filled now.
+
+    Attributes:
+        limit: Tokens, or None while nothing is known at all.
+        source: Where the limit is known from, for people: configured, account, header, refusal, learned.
+        proven: Up to this fill no refusal is expected; what goes beyond goes as one part.
+        searching: A refusal is likely enough that only one unproven part may be out at a time.
+    """
+
+    limit: int | None
+    source: str
+    proven: int
+    searching: bool
+
+
+def allowance(belief: Belief, cap: int | None, now: float) -> Allowance:
+    """The limit to fill to now; a probe beyond what is known is part of it when its time has come."""
+    known, soft = belief.known, belief.soft
+    searching = False
+    source = belief.known_source
+    if _probe_due(belief, now):
+        if soft is not None:
+            soft = max(round(belief.floor * PROBE_BEYOND), belief.ceiling or 0, soft)
+            searching = True
+        elif known is not None and belief.known_source == "refusal":
+            if cap is None or cap > known:
+                known = round(known * PROBE_BEYOND)
+                searching = True
+    if soft is not None and (known is None or soft < known):
+        searching = True
+        source = "learned" if known is None else f"{source}+learned"
+    limits = [x for x in (cap, known, soft) if x is not None]
+    if not limits:
+        return Allowance(limit=None, source="", proven=0, searching=True)
+    limit = min(limits)
+    if cap is not None and limit == cap and (known is None or cap < known):
+        source = "configured" if not belief.known_source else f"configured+{belief.known_source}"
+        searching = searching and soft is not None and soft <= cap
+    trusted = belief.known_source in ("header", "account") and soft is None
+    proven = limit if trusted else min(limit, belief.floor)
+    return Allowance(limit=limit, source=source, proven=proven, searching=searching)
+
+
+def _probe_due(belief: Belief, now: float) -> bool:
+    if not belief.refused_at:
+        return False
+    if belief.soft is None and (belief.known_source != "refusal" or belief.headers_seen):
+        return False
+    if belief.soft is not None and (belief.ceiling is None or belief.ceiling > belief.floor * SEARCH_ENDS_AT):
+        return False  # the search is still on; it needs no probe
+    since = max(belief.refused_at, belief.known_at if belief.soft is None else 0.0)
+    return now - since >= PROBE_AFTER_HOLDS * belief.probe_backoff * (belief.pace.hold_s or CALM_START_S)
+
+
+def header_seen(belief: Belief, now: float, *, maximum: int | None, enqueued: int | None, quarter_chars: int) -> Belief:
+    """Azure's headers on a create: the limit itself, and the file's tokens by characters (F§4.1).
+
+    Args:
+        quarter_chars: Our own count by the same formula for the same file.
+    """
+    belief = msgspec.structs.replace(belief, creates_answered=belief.creates_answered + 1)
+    if maximum is not None and maximum > 0:
+        grown = belief.known is not None and maximum > belief.known
+        belief = msgspec.structs.replace(
+            belief,
+            known=maximum,
+            known_source="header",
+            known_at=now,
+            headers_seen=True,
+            # A limit that has just been raised makes what refusals proved before it stale.
+            soft=None if grown or (belief.soft or 0) >= maximum else belief.soft,
+            ceiling=None if grown else belief.ceiling,
+        )
+    if enqueued is not None and enqueued > 0 and quarter_chars >= 50:
+        ratio = enqueued / quarter_chars
+        if FACTOR_LEAST <= ratio <= FACTOR_MOST:
+            # Never below what was seen: a reservation too small costs a refusal, one too large costs little.
+            belief = msgspec.structs.replace(belief, char_factor=max(belief.char_factor or 0.0, ratio))
+    return belief
+
+
+def account_seen(belief: Belief, now: float, limit: int) -> Belief:
+    """The account's own number (``sku.capacity`` × 1,000). A header or a refusal seen later says more."""
+    if belief.known_source in ("header", "refusal"):
+        return belief
+    return msgspec.structs.replace(belief, known=limit, known_source="account", known_at=now)
+
+
+def usage_seen(belief: Belief, *, counted: int, estimated: int) -> Belief:
+    """The provider's ``prompt_tokens`` against our estimate, summed over a part's answered requests."""
+    if estimated < 200:
+        return belief
+    ratio = counted / estimated
+    if not FACTOR_LEAST <= ratio <= FACTOR_MOST:
+        return belief
+    before = belief.text_factor
+    # Rises at once (the quota is at stake), falls slowly.
+    factor = ratio if before is None or ratio >= before else before + SMOOTHING * (ratio - before)
+    return msgspec.structs.replace(belief, text_factor=factor)
+
+
+def accepted(belief: Belief, fill: int) -> Belief:
+    """A part that was offered at ``fill`` has passed validation."""
+    floor = max(belief.floor, fill)
+    known, source, soft, ceiling = belief.known, belief.known_source, belief.soft, belief.ceiling
+    if ceiling is not None and fill >= ceiling:
+        ceiling = None
+    if known is not None and source == "refusal" and fill > known:
+        known, source, soft, ceiling = None, "", round(fill * GROWTH), None
+    elif soft is not None and fill > 0.9 * soft:
+        if ceiling is None:
+            soft = round(fill * GROWTH)
+        elif ceiling > floor * SEARCH_ENDS_AT:
+            soft = (floor + ceiling) // 2
+        else:
+            soft = floor
+    if soft is not None and known is not None and soft >= known:
+        soft, ceiling = None, None
+    return msgspec.structs.replace(
+        belief,
+        floor=floor,
+        known=known,
+        known_source=source,
+        soft=soft,
+        ceiling=ceiling,
+        refused_in_a_row=0,
+        probe_backoff=1.0 if fill > belief.floor and belief.refused_at else belief.probe_backoff,
+    )
+
+
+def refused(
+    belief: Belief, now: float, *, fill: int, others: int, limit: int | None, freed: float | None, probing: bool
+) -> Belief:
+    """A part was refused, at create or after validating (D11).
+
+    Args:
+        fill: What counted at its create by our books, itself included.
+        others: The same without itself.
+        limit: The number in the refusal's text, or None.
+        freed: Seconds since the oldest release of ours that could still be counted by a provider that frees late;
+            None if nothing was released lately.
+        probing: The part was a deliberate step beyond what was known.
+    """
+    hold = belief.pace.hold_s or CALM_START_S
+    in_a_row = belief.refused_in_a_row + (0 if probing else 1)
+    belief = msgspec.structs.replace(
+        belief,
+        refused_at=now,
+        refused_in_a_row=in_a_row,
+        probe_backoff=min(16.0, belief.probe_backoff * 1.5) if probing else belief.probe_backoff,
+    )
+    if limit is not None:
+        explained = fill > limit
+        shrunk = belief.known is not None and limit < belief.known
+        belief = msgspec.structs.replace(
+            belief, known=limit, known_source="refusal", known_at=now, floor=min(belief.floor, limit)
+        )
+        if shrunk:
+            belief = msgspec.structs.replace(belief, soft=None, ceiling=None)
+        if explained:
+            return belief
+    if probing and belief.floor:
+        return msgspec.structs.replace(belief, ceiling=max(fill, belief.floor + 1), soft=belief.floor)
+    if freed is not None and fill <= max(belief.floor, belief.known or 0) and belief.release_lag_s < 3 * hold:
+        # Accepted before at this fill, and something of ours ended lately: the provider frees late (F§4.2).
+        lag = max(3 * freed, hold, 3 * belief.release_lag_s)
+        return msgspec.structs.replace(belief, release_lag_s=lag, floor=0, calm_until=now + _calm(belief, in_a_row))
+    floor = belief.floor if belief.floor < fill else 0
+    floor = min(floor, others) if others and floor > others else floor
+    soft = (floor + fill) // 2 if fill > floor * SEARCH_ENDS_AT else floor
+    return msgspec.structs.replace(
+        belief, ceiling=fill, floor=floor, soft=max(1, soft), calm_until=now + _calm(belief, in_a_row)
+    )
+
+
+def _calm(belief: Belief, in_a_row: int) -> float:
+    """How long to offer nothing after an unexplained refusal: nothing at first, then doubling (D11)."""
+    if in_a_row <= 1:
+        return 0.0
+    base = belief.pace.validating_s or 5.0
+    return float(min(600.0, 0.25 * base * 2.0 ** min(in_a_row - 2, 10)))
+
+
+def batch_ended(belief: Belief, *, hold_s: float, tokens: int, overlap: float) -> Belief:
+    """A batch of ours ended after ``hold_s``; ``overlap`` is how many of ours were held at once on average."""
+    pace = belief.pace
+    rate = tokens * max(1.0, overlap) / max(hold_s, 1e-3)
+    return msgspec.structs.replace(
+        belief,
+        pace=Pace(
+            hold_s=_mean(pace.hold_s, hold_s),
+            validating_s=pace.validating_s,
+            rate=_mean(pace.rate, rate),
+            ended=pace.ended + 1,
+        ),
+    )
+
+
+def validated(belief: Belief, validating_s: float) -> Belief:
+    """A batch of ours left ``validating`` after that long."""
+    pace = msgspec.structs.replace(belief.pace, validating_s=_mean(belief.pace.validating_s, validating_s))
+    return msgspec.structs.replace(belief, pace=pace)
+
+
+def _mean(before: float | None, value: float) -> float:
+    return value if before is None else before + SMOOTHING * (value - before)
+
+
+def dump(belief: Belief) -> str:
+    """The belief as JSON."""
+    return msgspec.json.encode(belief).decode()
+
+
+def load(text: str | None) -> Belief:
+    """The belief from :func:`dump`'s JSON; a new one from nothing."""
+    return msgspec.json.decode(text, type=Belief) if text else Belief()
