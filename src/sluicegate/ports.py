@@ -1,4 +1,4 @@
-"""The seams to the world: everything that the service touches is one of these (docs/design.md, "Simulable by construction").
+"""The seams to the world: everything that the service touches is one of these.
 
 A simulation, or a test, replaces the outermost adapters only. Each port call is also a failpoint: a process may die
 right before or right after it.
@@ -100,7 +100,7 @@ class Backend(Protocol):
         """The file's content from ``offset``, in pieces of bounded size. Raises while iterating."""
 
     async def deployment_limit(self, deployment: str) -> int | None:
-        """The account's own enqueued-token limit (Azure management API, ``sku.capacity`` x 1,000), or None if unknown."""
+        """The account's own limit (Azure's management API, ``sku.capacity`` x 1,000), or None if unknown."""
 
     async def close(self) -> None:
         """Close connections."""
@@ -125,6 +125,9 @@ class Workers(Protocol):
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a module-level function with picklable arguments."""
+
+    async def blocking(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function that waits for files, in a thread (inline in a simulation)."""
 
     async def close(self) -> None:
         """Stop the workers."""
@@ -171,6 +174,9 @@ class Tx(Protocol):
 
     def left_since(self, deployment: str, at: float) -> list[PartRow]:
         """Parts of a deployment that the provider freed after ``at``."""
+
+    def files_kept(self, resource: str) -> int:
+        """How many parts have, or are about to have, an input file at the provider."""
 
     def creates_since(self, resource: str, at: float) -> int:
         """How many intents to create were written for a resource since ``at``."""

@@ -151,6 +151,14 @@ class SqlTx:
         t = schema.parts
         return self._select(PartRow, t.c.deployment == deployment, t.c.left_at > at, order=t.c.left_at)
 
+    def files_kept(self, resource: str) -> int:
+        t = schema.parts
+        counting = [stage for stage in Stage if stage.counts]
+        query = sa.select(sa.func.count()).where(
+            t.c.resource == resource, t.c.cleaned.is_(False), t.c.file_id.is_not(None) | t.c.stage.in_(counting)
+        )
+        return int(self._connection.execute(query).scalar_one())
+
     def creates_since(self, resource: str, at: float) -> int:
         t = schema.parts
         query = sa.select(sa.func.count()).where(t.c.resource == resource, t.c.intent_at > at)

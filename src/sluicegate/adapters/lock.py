@@ -1,0 +1,58 @@
+"""The Lock port over ``flock`` files: the operating system frees them when a process dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class FileLock:
+    """Locks as files in ``folder``, on a local disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: dict[str, int] = {}
+
+    def acquire(self, name: str) -> bool:
+        if name in self._held:
+            return True
+        handle = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        self._held[name] = handle
+        return True
+
+    def is_free(self, name: str) -> bool:
+        if name in self._held:
+            return False
+        try:
+            handle = os.open(self._folder / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            return True
+        finally:
+            os.close(handle)
+
+    def owner(self, name: str) -> int | None:
+        """The process id that took ``name`` last, for messages."""
+        try:
+            text = (self._folder / f"{name}.lock").read_text()
+        except OSError:
+            return None
+        return int(text) if text.isdigit() else None
+
+    def release(self, name: str) -> None:
+        handle = self._held.pop(name, None)
+        if handle is not None:
+            os.close(handle)

@@ -1,0 +1,432 @@
+"""The library: the same names, the same errors as the command line.
+
+>>> import sluicegate
+>>> result = sluicegate.run("requests.jsonl", output="results.jsonl", limit="30K")  # doctest: +SKIP
+>>> result.completed, result.failed  # doctest: +SKIP
+(1500, 0)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sluicegate.core.forecast import when
+from sluicegate.core.prices import cost
+from sluicegate.core.report import Event, Progress, QuotaRow, RunResult
+from sluicegate.core.rows import scope
+from sluicegate.core.types import Dialect
+from sluicegate.errors import BackendError, CostLimitExceeded, UsageError
+from sluicegate.ports import Backend, Tx
+from sluicegate.service import overview, prepare, runs, watcher
+from sluicegate.service.context import Context
+from sluicegate.service.drive import ensure_deployment, lock_name
+from sluicegate.service.intake import CheckRules, Inspection, InputSource, inspect, open_plain
+from sluicegate.service.prune import prune
+from sluicegate.settings import Settings
+from sluicegate.wiring import backend_of, context
+
+T = TypeVar("T")
+Inputs = str | Path | Sequence[str | Path]
+
+
+def run(inputs: Inputs, *, output: str | Path | None = None, errors: str | Path | None = None, **options: Any) -> RunResult:
+    """Answer every request of one or several JSONL files, never over the enqueued-token limit.
+
+    Args:
+        inputs: Paths of JSONL files (gzipped ones too); ``"-"`` is standard input.
+        output, errors: Where results and errors go: files for one input, folders for several. Default: beside the
+            input, ``NAME.results.jsonl`` and ``NAME.errors.jsonl``.
+        options: ``skip_bad``, ``adopt``, ``new``, ``on_event``, ``on_progress``, and every setting by its name
+            (``limit="30K"``, ``deployment=…``, ``base_url=…``; docs/settings.md).
+
+    Returns:
+        How it ended. ``exit_code`` 1 means that some requests ended in the error file.
+
+    Raises:
+        UsageError, InputRefused, Interrupted, ProviderRefused: see :mod:`sluicegate.errors`.
+    """
+    own = {key: options.pop(key) for key in RUN_OPTIONS & options.keys()}
+    return _now(
+        run_async(
+            inputs, settings=settings_of(options), output=Path(output) if output else None,
+            errors=Path(errors) if errors else None, **own,
+        )
+    )  # fmt: skip
+
+
+RUN_OPTIONS = {"skip_bad", "adopt", "new", "on_event", "on_progress"}
+
+
+def check(inputs: Inputs, *, ask_provider: bool = False, **options: Any) -> dict[str, Any]:
+    """Check files before any submission; the object that ``sluicegate check --json`` prints (docs/check.md)."""
+    return _now(check_async(inputs, settings=settings_of(options), ask_provider=ask_provider))
+
+
+def quota(*, refresh: bool = True, **options: Any) -> list[QuotaRow]:
+    """Enqueued tokens, now, per deployment: the number that the provider does not show."""
+    return _now(quota_async(settings=settings_of(options), refresh=refresh))
+
+
+def submit(requests: Iterable[dict[str, Any]], **options: Any) -> Iterator[dict[str, Any]]:
+    """Answer requests from an iterable, and yield result lines in their order, without files of one's own.
+
+    Args:
+        requests: Objects of the Batch API's input format: ``custom_id``, ``method``, ``url``, ``body``.
+        options: As for :func:`run`.
+
+    Yields:
+        Result lines, and error lines where a request failed: each has ``custom_id``, ``response`` and ``error``.
+    """
+    with tempfile.TemporaryDirectory(prefix="sluicegate-") as folder:
+        source = write_requests(requests, Path(folder))
+        result = run(source, output=Path(folder) / "results.jsonl", errors=Path(folder) / "errors.jsonl", **options)
+        yield from _in_order(source, result)
+
+
+async def submit_async(requests: Iterable[dict[str, Any]], **options: Any) -> AsyncIterator[dict[str, Any]]:
+    """:func:`submit` on the running event loop; results are yielded while later requests are still under way."""
+    own = {key: options.pop(key) for key in RUN_OPTIONS & options.keys()}
+    with tempfile.TemporaryDirectory(prefix="sluicegate-") as folder:
+        source = write_requests(requests, Path(folder))
+        out, err = Path(folder) / "results.jsonl", Path(folder) / "errors.jsonl"
+        stop = asyncio.Event()
+        task = asyncio.ensure_future(
+            run_async(source, settings=settings_of(options), output=out, errors=err, stop=stop, **own)
+        )
+        try:
+            async for line in _as_they_come(source, out, err, task):
+                yield line
+            await task
+        finally:
+            stop.set()
+            with suppress(BaseException):
+                await task
+
+
+async def _as_they_come(source: Path, out: Path, err: Path, task: asyncio.Task[RunResult]) -> AsyncIterator[dict[str, Any]]:
+    """Lines of the growing partial files, in the order of the requests."""
+    wanted = [json.loads(line)["custom_id"] for line in source.read_text(encoding="utf-8").splitlines()]
+    ready: dict[str, dict[str, Any]] = {}
+    offsets = {out: 0, err: 0}
+    position = 0
+    while position < len(wanted):
+        finished = task.done()
+        for path in (out, err):
+            for candidate in (path, Path(f"{path}.partial")):
+                if candidate.exists():
+                    lines, offsets[path] = _new_lines(candidate, offsets[path])
+                    ready |= {line["custom_id"]: line for line in lines}
+                    break
+        while position < len(wanted) and wanted[position] in ready:
+            yield ready.pop(wanted[position])
+            position += 1
+        if finished and position < len(wanted):
+            await task  # raises what ended it early
+            return
+        if position < len(wanted):
+            await asyncio.sleep(0.2)
+
+
+def _new_lines(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    return [json.loads(line) for line in whole.split(b"\n") if line], offset + len(whole)
+
+
+def _in_order(source: Path, result: RunResult) -> Iterator[dict[str, Any]]:
+    outputs = _new_lines(Path(result.outputs[0]), 0)[0]
+    failures = _new_lines(Path(result.errors[0]), 0)[0] if result.errors[0] else []
+    lines = {line["custom_id"]: line for line in (*outputs, *failures)}
+    for line in source.read_text(encoding="utf-8").splitlines():
+        yield lines[json.loads(line)["custom_id"]]
+
+
+def write_requests(requests: Iterable[dict[str, Any]], folder: Path) -> Path:
+    """A JSONL file of ``requests`` in ``folder``."""
+    path = folder / "requests.jsonl"
+    with path.open("w", encoding="utf-8") as out:
+        for request in requests:
+            out.write(json.dumps(request, ensure_ascii=True) + "\n")
+    return path
+
+
+def settings_of(options: dict[str, Any]) -> Settings:
+    """Settings from keyword arguments, the environment and sluicegate.toml."""
+    given = options.pop("settings", None)
+    if given is not None:
+        if options:
+            raise UsageError(f"give either settings= or single settings, not both ({', '.join(sorted(options))})")
+        assert isinstance(given, Settings), "settings= takes a sluicegate.Settings"
+        return given
+    return Settings.load(options)
+
+
+def _now(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    work.close()
+    raise UsageError("this thread runs an event loop; use the _async function of the same name")
+
+
+def _names(inputs: Inputs) -> tuple[str, ...]:
+    several = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if not several:
+        raise UsageError("no input was named; give at least one JSONL file, or - for standard input")
+    names = tuple(str(name) for name in several)
+    if len(set(names)) < len(names):
+        raise UsageError("the same input is named twice; name each file once")
+    return names
+
+
+def rules_of(settings: Settings, dialect: Dialect) -> CheckRules:
+    """The check's rules from settings."""
+    return CheckRules(
+        dialect=dialect, limit=settings.limit, line_bytes_max=settings.line_bytes_max, models=dict(settings.models),
+        redirect=settings.deployment,
+    )  # fmt: skip
+
+
+async def run_async(
+    inputs: Inputs, *, settings: Settings, output: Path | None = None, errors: Path | None = None,
+    skip_bad: bool = False, adopt: bool = False, new: bool = False, on_event: Callable[[Event], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None, on_check: Callable[[int, int], None] | None = None,
+    on_report: Callable[[dict[str, Any]], None] | None = None, stop: asyncio.Event | None = None,
+    backend: Backend | None = None,
+) -> RunResult:  # fmt: skip
+    """:func:`run` on the running event loop.
+
+    Args:
+        on_check: Called with (bytes checked, bytes in all). ``on_report``: called with the check's report before the
+            first upload. ``stop``: when set, no new parts are cut and Interrupted is raised.
+        backend: Another provider behind the same port, for tests.
+    """
+    request = prepare.Request(
+        inputs=_names(inputs), output=output, errors=errors, redirect=settings.deployment, cap=settings.limit,
+        skip_bad=skip_bad, new=new,
+    )  # fmt: skip
+    prepare.destinations(request)
+    async with context(settings, listen=on_event, backend=backend) as ctx:
+        started_at = ctx.clock.now()
+        copied = await prepare.copy_inputs(ctx, request, on_check)
+        digest = prepare.digest_of(copied)
+        known = await prepare.known_run(ctx, request, digest)
+        if known is None:
+            rules = rules_of(settings, ctx.backend.dialect)
+            inspection = await prepare.check(ctx, request, copied, rules, on_check)
+            report = report_of(inspection, settings, ctx.backend.dialect)
+            if on_report is not None:
+                on_report(report)
+            prepare.refuse_errors(inspection, request)
+            _refuse_cost(report, settings)
+            row = await prepare.enter(ctx, request, copied, inspection, digest)
+        else:
+            row = known
+            if ctx.lock.acquire(lock_name(known.id)):
+                row = await prepare.resume(ctx, request, known)
+                ctx.lock.release(lock_name(known.id))
+        return await runs.perform(
+            ctx, row, ways=runs.Ways(adopt=adopt, new=new), stop=stop or asyncio.Event(), show=on_progress,
+            started_at=started_at, resumed=known is not None,
+        )  # fmt: skip
+
+
+def report_of(inspection: Inspection, settings: Settings, dialect: Dialect) -> dict[str, Any]:
+    """The check's report (docs/check.md): what the work is, what is wrong with it, what it costs."""
+    report = inspection.to_json(limit=settings.limit, dialect=dialect)
+    dollars: float | None = 0.0
+    missing = []
+    output = settings.expected_output_tokens
+    for name, sums in report["by_model"].items():
+        model = settings.models.get(name, name)
+        prices = {key: (price.input, price.output) for key, price in settings.prices.items()}
+        one = cost(model, sums["tokens"], (output or 0) * sums["requests"], prices=prices)
+        if one is None:
+            missing.append(name)
+        elif dollars is not None:
+            dollars += one
+    if missing:
+        dollars = None
+        note = f"no price is known for {', '.join(missing)}; set one under [prices], or name its model under [models]"
+    elif output is None:
+        note = "input only; set expected_output_tokens to count answers too"
+    else:
+        note = f"with {output:,} output tokens a request"
+    return report | {"cost_usd": dollars, "cost_note": note, "provider": None}
+
+
+def _refuse_cost(report: dict[str, Any], settings: Settings) -> None:
+    if settings.max_cost is None:
+        return
+    if report["cost_usd"] is None:
+        raise CostLimitExceeded(f"--max-cost needs a price, and {report['cost_note']}; nothing was submitted")
+    if report["cost_usd"] > settings.max_cost:
+        raise CostLimitExceeded(
+            f"the work is estimated at {report['cost_usd']:,.2f} USD ({report['cost_note']}), more than --max-cost "
+            f"{settings.max_cost:,.2f}; nothing was submitted"
+        )
+
+
+async def check_async(
+    inputs: Inputs, *, settings: Settings, ask_provider: bool = True,
+    on_check: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """:func:`check` on the running event loop; ``ask_provider`` needs credentials and only says so without them."""
+    from sluicegate.adapters.workers import ProcessWorkers
+
+    names = _names(inputs)
+    workers = ProcessWorkers(settings.workers or None)
+    plain = [await asyncio.to_thread(open_plain, name) for name in names]
+    dialect = _dialect(settings)
+    try:
+        sources = [InputSource(name=name, path=one.path) for name, one in zip(names, plain, strict=True)]
+        inspection = await inspect(sources, rules=rules_of(settings, dialect), workers=workers, on_progress=on_check)
+    finally:
+        await workers.close()
+        for one in plain:
+            one.close()
+    report = report_of(inspection, settings, dialect)
+    if ask_provider:
+        report["provider"] = await _ask(settings, inspection)
+    return report
+
+
+def _dialect(settings: Settings) -> Dialect:
+    if settings.dialect != "auto":
+        return Dialect(settings.dialect)
+    azure = settings.azure_endpoint is not None or "/openai/" in (settings.base_url or "")
+    return Dialect.AZURE if azure else Dialect.OPENAI
+
+
+async def _ask(settings: Settings, inspection: Inspection) -> dict[str, Any]:
+    """How much fits right now, when the first part would go and when all would be done."""
+    nothing = {"fits_now": None, "first_part_at": None, "done_at": None}
+    try:
+        backend_of(settings)
+    except UsageError as error:
+        return nothing | {"note": f"the provider was not asked: {error}"}
+    try:
+        async with context(settings) as ctx:
+            await watcher.look(ctx, watcher.Sight(), at_least_s=0.0)
+            name = settings.deployment or next(iter(inspection.by_model), "")
+            await ensure_deployment(ctx, ctx.backend.resource, name)
+            now = ctx.clock.now()
+            row = await _row(ctx, name)
+            largest = inspection.largest_tokens
+            return when(row, tokens=inspection.tokens, largest=largest, now=now)
+    except BackendError as error:
+        return nothing | {"note": f"the provider could not be asked: {error}"}
+
+
+async def _row(ctx: Context, name: str) -> QuotaRow:
+    def read(tx: Tx) -> QuotaRow:
+        row = tx.deployment(scope(ctx.backend.resource, name))
+        assert row is not None, "a deployment that was asked about is known"
+        return overview.quota(tx, row, ctx.policy, ctx.clock.now(), frozenset())
+
+    return await ctx.store.transact(read)
+
+
+async def quota_async(*, settings: Settings, refresh: bool = True) -> list[QuotaRow]:
+    """:func:`quota` on the running event loop; ``refresh`` reads the provider's list first.
+
+    Raises:
+        BackendError: the list could not be read.
+    """
+    async with context(settings) as ctx:
+        if refresh:
+            while not await watcher.look(ctx, watcher.Sight(), at_least_s=0.0):
+                await ctx.clock.sleep(0.1)  # another process is reading it now
+        live = await _live(ctx)
+        resource = ctx.backend.resource
+        cap = settings.limit
+        names = {row.deployment for row in await ctx.store.transact(lambda tx: tx.foreign(resource))} - {"*"}
+        if settings.deployment is not None:
+            names.add(settings.deployment)
+        for name in sorted(names):
+            await ensure_deployment(ctx, resource, name)
+
+        def read(tx: Tx) -> list[QuotaRow]:
+            now = ctx.clock.now()
+            return [
+                overview.quota(tx, row, ctx.policy, now, live, cap=cap) for row in tx.deployments(resource=resource)
+            ]
+
+        return await ctx.store.transact(read)
+
+
+async def _live(ctx: Context) -> frozenset[str]:
+    known = await ctx.store.transact(lambda tx: tx.runs())
+    return frozenset(run.id for run in known if not run.state.final and not ctx.lock.is_free(lock_name(run.id)))
+
+
+async def quota_override_async(deployment: str, action: str, limit: int | None, *, settings: Settings) -> QuotaRow:
+    """Pause or resume a deployment, or set its limit by hand (None: take the override back)."""
+    async with context(settings) as ctx:
+        await ensure_deployment(ctx, ctx.backend.resource, deployment)
+        changes: dict[str, Any] = {
+            "pause": {"paused": True}, "resume": {"paused": False}, "set-limit": {"cap_override": limit},
+        }[action]  # fmt: skip
+        key = scope(ctx.backend.resource, deployment)
+        await ctx.store.transact(lambda tx: tx.update_deployment(key, **changes))
+        return await _row(ctx, deployment)
+
+
+async def batches_list_async(*, settings: Settings) -> list[dict[str, Any]]:
+    """Every run that the data folder knows, newest first."""
+    async with context(settings) as ctx:
+        return await ctx.store.transact(lambda tx: [runs.summary(tx, run) for run in tx.runs()])
+
+
+async def batches_show_async(id: str, *, settings: Settings) -> dict[str, Any]:
+    """A run, batch or part with the history of its decisions in words."""
+    async with context(settings) as ctx:
+        return await runs.describe(ctx, id)
+
+
+async def batches_cancel_async(id: str, *, settings: Settings) -> dict[str, Any]:
+    """Cancel what is at the provider for a run or part."""
+    async with context(settings) as ctx:
+        return await runs.cancel(ctx, id)
+
+
+async def batches_salvage_async(id: str, *, settings: Settings) -> dict[str, Any]:
+    """Let requests that failed for a passing reason wait again."""
+    async with context(settings) as ctx:
+        return await runs.salvage(ctx, id)
+
+
+async def batches_forget_async(id: str, *, settings: Settings) -> dict[str, Any]:
+    """Give up provider batches that are gone."""
+    async with context(settings) as ctx:
+        return await runs.forget(ctx, id)
+
+
+async def cancel_run_async(inputs: Inputs, *, settings: Settings) -> dict[str, Any]:
+    """Cancel what is at the provider for the run of these inputs.
+
+    Raises:
+        UsageError: no run of these inputs is known.
+    """
+    request = prepare.Request(inputs=_names(inputs))
+    async with context(settings) as ctx:
+        copied = await prepare.copy_inputs(ctx, request, None)
+        known = await prepare.known_run(ctx, request, prepare.digest_of(copied))
+        if known is None:
+            raise UsageError(f"no run of {', '.join(request.inputs)} is known, so there is nothing to cancel")
+        return await runs.cancel(ctx, known.id)
+
+
+async def prune_async(*, settings: Settings, keep_days: float, dry_run: bool) -> dict[str, Any]:
+    """Remove what runs that finished more than ``keep_days`` ago keep in the data folder and at the provider."""
+    async with context(settings) as ctx:
+        return await prune(ctx, keep_s=keep_days * 86_400, dry_run=dry_run)

@@ -1,0 +1,244 @@
+"""Match the provider's result lines with the requests that they answer, each exactly once (D5).
+
+A *sidecar* says for each settled request of a part where its line is: in the output file (``OUT``), in the error file
+(``ERR``) or in a file of ours (``OWN``), and whether it goes to the client's output or error file.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from sluicegate.core.types import Usage
+
+OUT, ERR, OWN = 0, 1, 2
+
+PASSING_STATUS: Final = frozenset({0, 408, 409, 429})
+"""HTTP statuses of a line that a later attempt may not get; all 5xx as well (F§2.4, F§5.3)."""
+
+PASSING_CODES: Final = frozenset(
+    {
+        "batch_expired", "batch_cancelled", "rate_limit_exceeded", "too_many_requests", "server_error",
+        "internal_error", "internal_server_error", "internalfailure", "serviceunavailable", "service_unavailable",
+        "timeout", "request_timeout", "toomanyrequests",
+    }
+)  # fmt: skip
+
+MISSING: Final = "missing_result"
+"""The error code of ours for a request that the provider returned no line for."""
+
+MAGIC: Final = b"SGSC1\n"
+
+
+class _Body(msgspec.Struct):
+    usage: Any = None
+
+
+class _Error(msgspec.Struct):
+    code: str | int | None = None
+    message: str | None = None
+
+
+class _Line(msgspec.Struct):
+    custom_id: str | None = None
+    response: msgspec.Raw | None = None
+    error: _Error | str | None = None
+
+
+class _ResponseHead(msgspec.Struct):
+    status_code: int | None = None
+    body: msgspec.Raw | None = None
+
+
+_line = msgspec.json.Decoder(_Line)
+_head = msgspec.json.Decoder(_ResponseHead)
+_body = msgspec.json.Decoder(_Body)
+
+
+@dataclass(slots=True)
+class Settled:
+    """The sidecar's columns: one entry per request that is done for good, in the order of settling."""
+
+    position: array[int] = field(default_factory=lambda: array("I"))
+    source: array[int] = field(default_factory=lambda: array("B"))
+    failed: array[int] = field(default_factory=lambda: array("B"))
+    offset: array[int] = field(default_factory=lambda: array("Q"))
+    length: array[int] = field(default_factory=lambda: array("I"))
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def add(self, position: int, source: int, failed: bool, offset: int, length: int) -> None:
+        """Append one entry."""
+        self.position.append(position)
+        self.source.append(source)
+        self.failed.append(failed)
+        self.offset.append(offset)
+        self.length.append(length)
+
+    def to_bytes(self) -> bytes:
+        """The sidecar's content."""
+        columns = (self.position, self.source, self.failed, self.offset, self.length)
+        return b"".join((MAGIC, len(self).to_bytes(8, "little"), *(column.tobytes() for column in columns)))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Settled:
+        """The columns of :meth:`to_bytes`. Raises ValueError if it is cut short."""
+        if data[: len(MAGIC)] != MAGIC:
+            raise ValueError("not a sidecar")
+        count = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 8], "little")
+        settled, at = cls(), len(MAGIC) + 8
+        for column in (settled.position, settled.source, settled.failed, settled.offset, settled.length):
+            size = count * column.itemsize
+            if at + size > len(data):
+                raise ValueError("the sidecar is cut short")
+            column.frombytes(data[at : at + size])
+            at += size
+        return settled
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a part brought home.
+
+    Attributes:
+        settled: Requests that are done for good, so far those with a line of the provider.
+        passing: Positions whose line says that a later attempt may do better, with (source, offset, length) of it.
+        usage, counted, estimated: Tokens as the provider counts them; for the requests with usage, its count of the
+            input and ours, to calibrate by.
+        doubled, unknown: Findings, counted.
+    """
+
+    settled: Settled = field(default_factory=Settled)
+    passing: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    answered: int = 0
+    failed: int = 0
+    usage: Usage = Usage()
+    counted: int = 0
+    estimated: int = 0
+    doubled: int = 0
+    unknown: int = 0
+    unreadable: int = 0
+
+
+class Matcher:
+    """Feeds on result lines of one part.
+
+    Args:
+        positions, hashes, tokens: The part's requests: position, hash of the custom_id on the wire, our estimate.
+    """
+
+    def __init__(self, positions: Iterable[int], hashes: Iterable[int], tokens: Iterable[int]) -> None:
+        self._open = {h: (p, t) for p, h, t in zip(positions, hashes, tokens, strict=True)}
+        self._answered: set[int] = set()
+        self._input = self._cached = self._output = 0
+        self.outcome = Outcome()
+
+    def feed(self, line: bytes | memoryview, source: int, offset: int) -> None:
+        """Take one line (without its newline) that stands at ``offset`` of file ``source``."""
+        out = self.outcome
+        try:
+            parsed = _line.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            out.unreadable += 1
+            return
+        if parsed.custom_id is None:
+            out.unknown += 1
+            return
+        custom_id = xxh3_64_intdigest(parsed.custom_id.encode("utf-8", "surrogatepass"))
+        known = self._open.get(custom_id)
+        if known is None:
+            out.unknown += 1
+            return
+        if custom_id in self._answered:
+            out.doubled += 1
+            return
+        position, estimate = known
+        status, usage = _read_response(parsed.response)
+        code = parsed.error.code if isinstance(parsed.error, _Error) else parsed.error
+        good = parsed.error is None and status is not None and 200 <= status < 300
+        if not good and _passing(status, code):
+            out.passing[position] = (source, offset, len(line))
+            return
+        # An answer beats a passing failure of the same request, whichever comes first.
+        out.passing.pop(position, None)
+        self._answered.add(custom_id)
+        out.settled.add(position, source, not good, offset, len(line))
+        if good:
+            out.answered += 1
+        else:
+            out.failed += 1
+        if usage is not None:
+            self._count(usage, estimate if good else 0)
+
+    def _count(self, usage: dict[str, Any], estimate: int) -> None:
+        counted = _number(usage, "prompt_tokens", "input_tokens")
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+        self._input += counted
+        self._output += _number(usage, "completion_tokens", "output_tokens")
+        self._cached += _number(details, "cached_tokens") if isinstance(details, dict) else 0
+        if estimate and counted:
+            self.outcome.counted += counted
+            self.outcome.estimated += estimate
+
+    def finish(self) -> tuple[Outcome, list[int]]:
+        """The outcome, and the positions that no line was found for."""
+        self.outcome.usage = Usage(
+            input_tokens=self._input, cached_tokens=self._cached, output_tokens=self._output
+        )
+        passing = self.outcome.passing
+        missing = [p for h, (p, _) in self._open.items() if h not in self._answered and p not in passing]
+        return self.outcome, missing
+
+
+def is_passing(line: bytes) -> bool:
+    """True if a failed result line says that a later attempt may do better, or if it is our own for a missing one."""
+    try:
+        parsed = _line.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    status, _ = _read_response(parsed.response)
+    code = parsed.error.code if isinstance(parsed.error, _Error) else parsed.error
+    return code == MISSING or _passing(status, code)
+
+
+def _read_response(raw: msgspec.Raw | None) -> tuple[int | None, dict[str, Any] | None]:
+    if raw is None:
+        return None, None
+    try:
+        head = _head.decode(raw)
+    except msgspec.DecodeError:
+        return None, None
+    try:
+        usage = _body.decode(head.body).usage if head.body is not None else None
+    except msgspec.DecodeError:  # a body that is no object: an answer all the same
+        usage = None
+    return head.status_code, usage if isinstance(usage, dict) else None
+
+
+def _passing(status: int | None, code: str | int | None) -> bool:
+    if status is not None and (status in PASSING_STATUS or status >= 500):
+        return True
+    if status is None or 200 <= status < 300:
+        return code is None or str(code).lower() in PASSING_CODES
+    return False
+
+
+def _number(values: dict[str, Any], *names: str) -> int:
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, int):
+            return value
+    return 0
+
+
+def error_line(custom_id: str | None, code: str, message: str) -> bytes:
+    """A line of ours for the error file, in the provider's shape (F§2.5), without a newline."""
+    return msgspec.json.encode(
+        {"id": None, "custom_id": custom_id, "response": None, "error": {"code": code, "message": message}}
+    )

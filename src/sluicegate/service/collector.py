@@ -1,0 +1,298 @@
+"""Bring a part's results home: download, match, keep what is done, send the rest again (D5)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from array import array
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from sluicegate.core import belief, join
+from sluicegate.core.index import Flag
+from sluicegate.core.lifecycle import Stage
+from sluicegate.core.report import EventKind
+from sluicegate.core.rows import PartRow
+from sluicegate.core.types import Usage
+from sluicegate.core.waiting import Spans
+from sluicegate.errors import BackendError, NotFound
+from sluicegate.ports import Tx
+from sluicegate.service import scheduler
+from sluicegate.service.assemble import Lines, wire_id
+from sluicegate.service.context import Context, Record, note
+from sluicegate.service.submitter import deployment_of, lines_of, say_learned
+from sluicegate.service.work import Work, requests_of, retries_of, waits_again
+
+SUFFIX: Final = (".out.jsonl", ".err.jsonl", ".own.jsonl")
+SIDECAR: Final = ".sidecar"
+
+
+def result_key(part: str, source: int) -> str:
+    """The blob key of a part's results file."""
+    return f"results/{part}{SUFFIX[source]}"
+
+
+def sidecar_key(part: str) -> str:
+    """The blob key of a part's sidecar."""
+    return f"results/{part}{SIDECAR}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """What :func:`match` found: counts, and sets of positions as text."""
+
+    answered: int
+    failed: int
+    usage: Usage
+    counted: int
+    estimated: int
+    doubled: int
+    unknown: int
+    unreadable: int
+    again: str
+    given_up: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What :func:`match` needs; picklable. ``tried`` says how often each position was sent, this time included."""
+
+    files: tuple[str, str, str]
+    sidecar: str
+    positions: array[int]
+    hashes: array[int]
+    tokens: array[int]
+    tried: dict[int, int]
+    attempts: int
+    lines: list[Lines]
+    code: str
+    reason: str
+
+
+def match(task: Task) -> Match:
+    """Read a part's result files, write its sidecar, and say what has to be sent again. Runs in a worker."""
+    matcher = join.Matcher(task.positions, task.hashes, task.tokens)
+    for source in (join.OUT, join.ERR):
+        path = Path(task.files[source])
+        if path.exists():
+            _feed(matcher, path, source)
+    outcome, missing = matcher.finish()
+    again: list[int] = []
+    given_up: list[int] = []
+    for position in (*outcome.passing, *missing):
+        (again if task.tried.get(position, 1) < task.attempts else given_up).append(position)
+    own = _Own(task)
+    for position in given_up:
+        line = outcome.passing.get(position)
+        if line is not None:
+            outcome.settled.add(position, line[0], True, line[1], line[2])
+        else:
+            outcome.settled.add(position, join.OWN, True, *own.write(position))
+    own.close()
+    _write_whole(Path(task.sidecar), outcome.settled.to_bytes())
+    return Match(
+        answered=outcome.answered, failed=outcome.failed + len(given_up), usage=outcome.usage, counted=outcome.counted,
+        estimated=outcome.estimated, doubled=outcome.doubled, unknown=outcome.unknown, unreadable=outcome.unreadable,
+        again=str(Spans.of(again)), given_up=len(given_up), missing=len(missing),
+    )  # fmt: skip
+
+
+def _feed(matcher: join.Matcher, path: Path, source: int) -> None:
+    offset = 0
+    with path.open("rb", buffering=1 << 20) as lines:
+        for line in lines:
+            text = line.rstrip(b"\r\n")
+            if text:
+                matcher.feed(text, source, offset)
+            offset += len(line)
+
+
+class _Own:
+    """Writes error lines of ours, in the provider's shape, for requests that it gave no line."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._place = {
+            ordinal: (lines, i) for lines in task.lines for i, ordinal in enumerate(lines.ordinal)
+        }
+        self._at = dict(zip(task.positions, (o for lines in task.lines for o in lines.ordinal), strict=True))
+        self._chunks: list[bytes] = []
+        self._offset = 0
+
+    def write(self, position: int) -> tuple[int, int]:
+        lines, i = self._place[self._at[position]]
+        with open(lines.path, "rb", buffering=0) as source:
+            raw = os.pread(source.fileno(), lines.length[i], lines.offset[i])
+        line = join.error_line(custom_id_of(raw), self._task.code, self._task.reason)
+        at = self._offset
+        self._chunks.append(line + b"\n")
+        self._offset += len(line) + 1
+        return at, len(line)
+
+    def close(self) -> None:
+        if self._chunks:
+            _write_whole(Path(self._task.files[join.OWN]), b"".join(self._chunks))
+
+
+class _HasId(msgspec.Struct):
+    custom_id: str
+
+
+def custom_id_of(line: bytes) -> str | None:
+    """The custom_id of an input line, or None if it has no readable one."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(line, type=_HasId).custom_id
+    return None
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    aside = path.with_suffix(path.suffix + ".tmp")
+    with aside.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    aside.replace(path)
+
+
+async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
+    """Fetch and match the results of a part in stage ``ended``; True once it is ``collected``.
+
+    Raises:
+        BackendError: a download failed; the call may be repeated.
+    """
+    for source, file_id in ((join.OUT, part.output_file_id), (join.ERR, part.error_file_id)):
+        await _fetch(ctx, result_key(part.id, source), file_id)
+    found = await ctx.workers.run(match, _task(ctx, work, part))
+    now = ctx.clock.now()
+    record = Record(now, part.run)
+    again = Spans.parse(found.again)
+
+    def write(tx: Tx) -> bool:
+        if not tx.move_part(
+            part.id, Stage.ENDED, Stage.COLLECTED, collected_at=now, answered=found.answered, failed=found.failed,
+            salvaged=len(again), input_tokens=found.usage.input_tokens, cached_tokens=found.usage.cached_tokens,
+            output_tokens=found.usage.output_tokens,
+        ):  # fmt: skip
+            return False
+        scheduler.wait_again(tx, part, waits_again(part, again, sent=True))
+        row, before = deployment_of(tx, part)
+        after = belief.usage_seen(before, counted=found.counted, estimated=found.estimated)
+        if after != before:
+            tx.update_deployment(row.id, belief=belief.dump(after))
+            scheduler.recharge(tx, row, before, after, ctx.policy, now)
+            say_learned(record, row, before, after, part.run)
+        _say(record, part, found, len(again))
+        record.store(tx)
+        return True
+
+    done = await ctx.store.transact(write)
+    if done:
+        record.tell(ctx)
+    return done
+
+
+def _say(record: Record, part: PartRow, found: Match, again: int) -> None:
+    sentence = f"part {part.id}: {found.answered:,} answered"
+    if found.failed:
+        sentence += f", {found.failed:,} failed for good"
+    if again:
+        sentence += f", {again:,} go again"
+    odd = [
+        f"{count:,} {what}"
+        for count, what in (
+            (found.missing, "without any line"), (found.doubled, "answered twice"),
+            (found.unknown, "with an unknown custom_id"), (found.unreadable, "unreadable"),
+        )
+        if count
+    ]  # fmt: skip
+    record.add(
+        EventKind.COLLECTED, sentence, part=part.id, answered=found.answered, failed=found.failed, salvaged=again,
+        missing=found.missing, unknown=found.unknown, doubled=found.doubled,
+    )  # fmt: skip
+    if odd:
+        message = f"part {part.id}: result lines that are not as they should be: {', '.join(odd)}"
+        record.add(EventKind.FINDING, message, part=part.id, message=message)
+
+
+async def _fetch(ctx: Context, key: str, file_id: str | None) -> None:
+    if file_id is None:
+        await ctx.blobs.delete(key)
+        return
+    try:
+        await ctx.blobs.write(key, _resuming(ctx, file_id))
+    except NotFound:
+        # Azure names files that were never written (F§1.11): what they should hold counts as missing.
+        await ctx.blobs.delete(key)
+
+
+async def _resuming(ctx: Context, file_id: str) -> AsyncIterator[bytes]:
+    """A download that goes on where it broke off, a few times."""
+    offset, tries = 0, 0
+    while True:
+        try:
+            async for chunk in ctx.backend.download(file_id, offset=offset):
+                offset += len(chunk)
+                tries = 0
+                yield chunk
+        except NotFound:
+            raise
+        except BackendError as error:
+            tries += 1
+            if tries > 5:
+                raise
+            await ctx.clock.sleep(getattr(error, "retry_after_s", None) or min(30.0, 0.5 * 2**tries))
+        else:
+            return
+
+
+def _task(ctx: Context, work: Work, part: PartRow) -> Task:
+    positions = array("I", requests_of(part))
+    hashes = array("Q", (wire_hash(work, p) for p in positions))
+    tried = {p: attempt + 1 for attempt, spans in retries_of(part).items() for p in spans}
+    code, reason = _why_missing(part)
+    lines, _ = lines_of(ctx, work, part)
+    return Task(
+        files=tuple(str(ctx.blobs.path(result_key(part.id, source))) for source in range(3)),  # type: ignore[arg-type]
+        sidecar=str(ctx.blobs.path(sidecar_key(part.id))), positions=positions, hashes=hashes,
+        tokens=array("I", (work.tokens[p] for p in positions)), tried=tried, attempts=ctx.policy.attempts, lines=lines,
+        code=code, reason=reason,
+    )  # fmt: skip
+
+
+def wire_hash(work: Work, position: int) -> int:
+    """The hash of the custom_id under which a request goes out."""
+    if work.flags[position] & Flag.DUPLICATE_ID:
+        return xxh3_64_intdigest(wire_id(work.ordinal(position)).encode())
+    return work.custom_id_hash[position]
+
+
+def _why_missing(part: PartRow) -> tuple[str, str]:
+    if part.error and part.status == "failed":
+        code, _, message = part.error.partition(": ")
+        return code, message or part.error
+    return join.MISSING, (
+        f"The provider returned no line for this request (its batch {part.provider_batch} ended as {part.status}), "
+        "as often as it was sent."
+    )
+
+
+async def clean(ctx: Context, part: PartRow) -> None:
+    """Delete a part's files at the provider and its upload copy here, once they are no longer needed."""
+    await ctx.blobs.delete(part.blob)
+    if not ctx.policy.keep_provider_files:
+        for file_id in (part.file_id, part.output_file_id, part.error_file_id):
+            if file_id is None:
+                continue
+            try:
+                await ctx.backend.delete_file(file_id)
+            except BackendError as error:
+                await note(ctx, EventKind.TROUBLE, f"deleting {file_id} failed: {error}; it is tried again later",
+                           run=part.run, part=part.id, where="delete", message=str(error))  # fmt: skip
+                return
+    await ctx.store.transact(lambda tx: tx.update_part(part.id, part.stage, cleaned=True))

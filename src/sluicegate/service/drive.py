@@ -1,0 +1,506 @@
+"""Drive one run to its end: turns of scheduler, watcher and collector on one event loop, until all is answered.
+
+Whoever has the run's lock drives it. Everything in memory is derived from the rows at the start, so a process that
+takes over goes on where the last one died (D12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Container, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from sluicegate.core import belief, join
+from sluicegate.core.admission import HoldBack
+from sluicegate.core.join import Settled
+from sluicegate.core.lifecycle import RunState, Stage
+from sluicegate.core.prices import cost
+from sluicegate.core.report import EventKind, Progress
+from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope
+from sluicegate.core.watch import Pending, next_look_at
+from sluicegate.errors import BackendError, CostLimitExceeded, Interrupted, SluicegateError
+from sluicegate.ports import Tx
+from sluicegate.service import collector, output, overview, scheduler, submitter, watcher
+from sluicegate.service.context import Context, Record, note
+from sluicegate.service.scheduler import TooLarge
+from sluicegate.service.work import Work, load, requests_of
+
+LANES: Final = 3
+"""Parts of one run that are uploaded and created at the same time."""
+
+TICK_S: Final = 1.0
+TICK_SHARED_S: Final = 0.2
+"""Between two turns at most: alone, and while other live runs share a deployment (their looks release for us too)."""
+
+STOP_WAIT_S: Final = 10.0
+"""How long a stop waits for creates whose answer is on its way."""
+
+BAD: Final = "bad"
+"""The sidecar of requests that the check refused and ``--skip-bad`` set aside is named ``{run}-bad``."""
+
+
+@dataclass(slots=True)
+class _State:
+    """What the loop remembers between turns; all of it can be lost."""
+
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    submitting: set[str] = field(default_factory=set)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    fatal: SluicegateError | None = None
+    reasons: dict[str, HoldBack] = field(default_factory=dict)
+    look_trouble: int = 0
+    look_again_at: float = 0.0
+    collect_again_at: dict[str, float] = field(default_factory=dict)
+    shown_at: float = 0.0
+    refusal: str | None = None
+    learned: str | None = None
+
+
+class Driver:
+    """One run in this process.
+
+    Args:
+        started_at: When the person started it, Unix seconds.
+        show: Called about once a second with where the run stands.
+        stop: Set by the person's Ctrl-C: no new parts.
+    """
+
+    def __init__(
+        self, ctx: Context, run: RunRow, *, sight: watcher.Sight, stop: asyncio.Event,
+        show: Callable[[Progress], None] | None, started_at: float,
+    ) -> None:  # fmt: skip
+        self._ctx = ctx
+        self._run_id = run.id
+        self._run = run
+        self._sight = sight
+        self._stop = stop
+        self._show = show
+        self._started_at = started_at
+        self._state = _State()
+
+    async def run(self) -> None:
+        """Return when every request is settled and written.
+
+        Raises:
+            Interrupted: ``stop`` was set; what is at the provider goes on there.
+            ProviderRefused: the provider refuses for good.
+        """
+        self._work = await self._load()
+        self._joiner = output.Joiner(self._ctx, self._work)
+        try:
+            await self._recover()
+            await self._loop()
+            await self._finish()
+        finally:
+            await self._end_tasks()
+            self._joiner.close()
+
+    # -- start ----------------------------------------------------------------------------------------------------------
+
+    async def _load(self) -> Work:
+        ctx = self._ctx
+        batches = await ctx.store.transact(lambda tx: tx.batches(self._run_id))
+        return await ctx.workers.blocking(load, self._run, batches, ctx.blobs)
+
+    async def _recover(self) -> None:
+        ctx, work = self._ctx, self._work
+        parts = await ctx.store.transact(lambda tx: tx.parts(run=self._run_id))
+        bad = ctx.blobs.path(collector.sidecar_key(f"{self._run_id}-{BAD}"))
+        if await ctx.workers.blocking(bad.exists):
+            await self._take_in(f"{self._run_id}-{BAD}")
+        waits = await ctx.store.transact(lambda tx: tx.waiting(self._run_id))
+        pending = {p for spans in waits.values() for p in spans} if any(attempt for _, attempt in waits) else set()
+        pending |= {p for part in parts if not part.stage.final and part.retries != "{}" for p in requests_of(part)}
+        for part in parts:
+            if part.stage is Stage.COLLECTED:
+                await self._take_in(part.id, pending)
+        await ctx.workers.blocking(self._joiner.restart)
+        for group in range(len(work.groups)):
+            await ensure_deployment(ctx, self._run.resource, work.deployment_of(group))
+        for part in parts:
+            if part.stage in (Stage.RESERVED, Stage.SUBMITTING):
+                self._start_submit(part, fresh=False)
+            elif part.stage.final and not part.cleaned and part.stage is not Stage.REFUSED:
+                self._start(f"clean-{part.id}", collector.clean(ctx, part))
+
+    async def _take_in(self, part: str, pending: Container[int] = ()) -> None:
+        path = self._ctx.blobs.path(collector.sidecar_key(part))
+        settled = Settled.from_bytes(await self._ctx.workers.blocking(path.read_bytes))
+        self._joiner.add(part, settled, pending)
+
+    # -- the loop -------------------------------------------------------------------------------------------------------
+
+    async def _loop(self) -> None:
+        state = self._state
+        while True:
+            state.wake.clear()
+            if state.fatal is not None:
+                raise state.fatal
+            if self._stop.is_set():
+                await self._interrupt()
+            run = await self._ctx.store.transact(lambda tx: tx.run(self._run_id))
+            if run is None or run.state is RunState.CANCELLING:
+                raise Interrupted(f"run {self._run_id} was cancelled by hand (sluicegate batches cancel)")
+            live = await self._live()
+            await self._look()
+            await self._collect_ended()
+            await self._admit(live)
+            await self._write()
+            await self._report(live)
+            if self._joiner.complete and not state.submitting:
+                return
+            await self._sleep(len(live) > 1)
+
+    async def _live(self) -> frozenset[str]:
+        """Runs that living processes drive."""
+        runs = await self._ctx.store.transact(lambda tx: tx.runs())
+        lock = self._ctx.lock
+        return frozenset(
+            run.id
+            for run in runs
+            if run.id == self._run_id or (not run.state.final and not lock.is_free(lock_name(run.id)))
+        )
+
+    async def _look(self) -> None:
+        ctx, state = self._ctx, self._state
+        now = ctx.clock.now()
+        if now < state.look_again_at:
+            return
+        due = await ctx.store.transact(lambda tx: self._look_due(tx, now))
+        if now < due:
+            return
+        try:
+            await watcher.look(ctx, self._sight)
+            await watcher.unstick(ctx)
+            state.look_trouble = 0
+        except BackendError as error:
+            asked = getattr(error, "retry_after_s", None)
+            pause = asked if asked is not None else min(60.0, ctx.policy.poll_s * 2.0 ** min(state.look_trouble, 6))
+            state.look_trouble += 1
+            state.look_again_at = now + pause
+            await note(ctx, EventKind.TROUBLE, f"the provider's list cannot be read: {error}; again in {pause:,.0f} s",
+                       run=self._run_id, where="list", message=str(error), retry_in_s=round(pause, 1))  # fmt: skip
+
+    def _look_due(self, tx: Tx, now: float) -> float:
+        row = tx.resource(self._run.resource)
+        if row is None or not self._sight.complete:
+            return now
+        held = tx.parts(resource=self._run.resource, stages=frozenset({Stage.HELD}))
+        paces = {d.id: belief.load(d.belief).pace for d in tx.deployments(resource=self._run.resource)}
+        policy = self._ctx.policy
+        times = [
+            next_look_at(
+                [Pending(since=part.held_at or now, answer_awaited=part.unproven and part.validated_at is None)],
+                now=now, last_look=row.listed_at, poll_s=policy.poll_s, poll_max_s=policy.poll_max_s,
+                hold_s=paces[part.deployment].hold_s, validating_s=paces[part.deployment].validating_s,
+            )
+            for part in held
+        ]  # fmt: skip
+        if tx.foreign(self._run.resource):
+            times.append(row.listed_at + policy.poll_s)
+        return min(times, default=row.listed_at + policy.poll_max_s)
+
+    async def _collect_ended(self) -> None:
+        ended = await self._ctx.store.transact(
+            lambda tx: tx.parts(run=self._run_id, stages=frozenset({Stage.ENDED}))
+        )
+        now = self._ctx.clock.now()
+        for part in ended:
+            if now >= self._state.collect_again_at.get(part.id, 0.0):
+                self._start(f"collect-{part.id}", self._collect(part))
+
+    async def _collect(self, part: PartRow) -> None:
+        ctx = self._ctx
+        try:
+            collected = await collector.collect(ctx, self._work, part)
+        except BackendError as error:
+            self._state.collect_again_at[part.id] = ctx.clock.now() + max(5.0, ctx.policy.poll_s)
+            await note(ctx, EventKind.TROUBLE, f"the results of {part.provider_batch} cannot be fetched yet: {error}",
+                       run=part.run, part=part.id, where="download", message=str(error))  # fmt: skip
+            return
+        if collected:
+            await self._take_in(part.id)
+            self._state.wake.set()
+            await collector.clean(ctx, part)
+
+    async def _admit(self, live: frozenset[str]) -> None:
+        ctx, state, work = self._ctx, self._state, self._work
+        if await self._over_cost():
+            return
+        for name in dict.fromkeys(work.deployment_of(group) for group in range(len(work.groups))):
+            while len(state.submitting) < LANES:
+                verdict = await scheduler.turn(ctx, work, name, live)
+                if isinstance(verdict, TooLarge):
+                    await self._give_up(verdict.part)
+                    continue
+                if isinstance(verdict, HoldBack):
+                    await self._held_back(name, verdict)
+                    break
+                state.reasons.pop(name, None)
+                self._start_submit(verdict, fresh=True)
+        await self._drop_refused_files()
+
+    async def _held_back(self, name: str, verdict: HoldBack) -> None:
+        before = self._state.reasons.get(name)
+        self._state.reasons[name] = verdict
+        if before is None or before.reason.split(":")[0] != verdict.reason.split(":")[0]:
+            await note(self._ctx, EventKind.HELD_BACK, f"{name}: {verdict.reason}", run=self._run_id, deployment=name,
+                       reason=verdict.reason)  # fmt: skip
+
+    async def _give_up(self, part: PartRow) -> None:
+        """A request that was refused alone at an empty gate, twice, ends in the error file (D9)."""
+        ctx = self._ctx
+        position = requests_of(part).spans[0][0]
+        message = (
+            f"This request alone is estimated at {part.charge:,} enqueued tokens, and the provider refused it at an "
+            f"empty deployment twice: {part.error}"
+        )
+        key = await self._settle_as_failed(position, "request_exceeds_limit", message)
+
+        def write(tx: Tx) -> None:
+            for (group, attempt), spans in tx.waiting(self._run_id).items():
+                if group == part.group:
+                    tx.set_waiting(self._run_id, group, attempt, spans - requests_of(part))
+            tx.insert(
+                PartRow(
+                    id=key, run=part.run, deployment=part.deployment, resource=part.resource, url=part.url,
+                    group=part.group, stage=Stage.COLLECTED, requests=part.requests, retries="{}", count=1,
+                    tokens=part.tokens, quarter_chars=part.quarter_chars, bytes=part.bytes, charge=part.charge,
+                    attempt=0, fill=0, unproven=False, probing=False, reason=message,
+                    created_at=ctx.clock.now(), blob=part.blob, failed=1, cleaned=True,
+                )
+            )  # fmt: skip
+
+        await ctx.store.transact(write)
+        await self._take_in(key)
+        await note(ctx, EventKind.FINDING, message, run=self._run_id, part=part.id, message=message)
+
+    async def _settle_as_failed(self, position: int, code: str, message: str) -> str:
+        ctx = self._ctx
+        key = ctx.ids.new("part")
+        line = join.error_line(await self._custom_id(position), code, message)
+        settled = Settled()
+        settled.add(position, join.OWN, True, 0, len(line))
+        await ctx.blobs.write(collector.result_key(key, join.OWN), _once(line + b"\n"))
+        await ctx.blobs.write(collector.sidecar_key(key), _once(settled.to_bytes()))
+        return key
+
+    async def _custom_id(self, position: int) -> str | None:
+        work = self._work
+        batch = work.batches[work.batch_at(work.ordinal(position))]
+        path = self._ctx.blobs.path(batch.input)
+
+        def read() -> str | None:
+            with path.open("rb") as lines:
+                lines.seek(work.offset[position])
+                return collector.custom_id_of(lines.read(work.length[position]))
+
+        return await self._ctx.workers.blocking(read)
+
+    async def _drop_refused_files(self) -> None:
+        """Delete the files of refused parts whose requests have been cut anew."""
+        ctx = self._ctx
+
+        def stale(tx: Tx) -> list[PartRow]:
+            waits = list(tx.waiting(self._run_id).values())
+            refused = tx.parts(run=self._run_id, stages=frozenset({Stage.REFUSED}))
+            return [
+                part
+                for part in refused
+                if not part.cleaned and sum(len(requests_of(part) & spans) for spans in waits) < part.count
+            ]
+
+        for part in await ctx.store.transact(stale):
+            self._start(f"clean-{part.id}", collector.clean(ctx, part))
+
+    async def _over_cost(self) -> bool:
+        most = self._ctx.policy.max_cost
+        if most is None:
+            return False
+        spent = await self._ctx.store.transact(self._spent)
+        if spent is None or spent < most:
+            return False
+        waiting = await self._ctx.store.transact(lambda tx: sum(map(len, tx.waiting(self._run_id).values())))
+        if not waiting:
+            return False
+        busy = await self._ctx.store.transact(
+            lambda tx: [p for p in tx.parts(run=self._run_id) if not p.stage.final]
+        )
+        if not busy:
+            self._state.fatal = CostLimitExceeded(
+                f"about {spent:,.2f} USD are spent, the most that --max-cost {most:,.2f} allows; {waiting:,} requests "
+                "have not been sent. The same command with a higher --max-cost goes on"
+            )
+            self._state.wake.set()
+        return True
+
+    def _spent(self, tx: Tx) -> float | None:
+        total = 0.0
+        policy = self._ctx.policy
+        for part in tx.parts(run=self._run_id):
+            name = self._work.groups[part.group].model
+            model = policy.models.get(name, name)
+            under_way = part.tokens if part.stage in (Stage.SUBMITTING, Stage.HELD, Stage.ENDED) else 0
+            one = cost(model, part.input_tokens + under_way, part.output_tokens, prices=policy.prices)
+            if one is None:
+                return None
+            total += one
+        return total
+
+    async def _write(self) -> None:
+        while moved := await self._ctx.workers.blocking(self._joiner.advance):
+            await self._ctx.store.transact(lambda tx, m=moved: output.record(tx, m))  # type: ignore[misc]
+
+    async def _report(self, live: frozenset[str]) -> None:
+        now = self._ctx.clock.now()
+        if self._show is None or (now < self._state.shown_at + 1.0 and not self._joiner.complete):
+            return
+        self._state.shown_at = now
+        reasons = [f"{name}: {held.reason}" for name, held in self._state.reasons.items()]
+        waits_for = "; ".join(reasons) or "room is being filled"
+        self._show(
+            await self._ctx.store.transact(
+                lambda tx: overview.progress(
+                    tx, tx.run(self._run_id) or self._run, self._ctx.policy, now, live, settled=self._joiner.settled,
+                    failed=self._joiner.failed, started_at=self._started_at, waits_for=waits_for,
+                    last_refusal=self._state.refusal, learned=self._state.learned,
+                )
+            )
+        )  # fmt: skip
+
+    async def _sleep(self, shared: bool) -> None:
+        """Until something of ours is done, or the next turn is due."""
+        ctx, state = self._ctx, self._state
+        now = ctx.clock.now()
+        due = await ctx.store.transact(lambda tx: self._look_due(tx, now))
+        tick = TICK_SHARED_S if shared else TICK_S
+        pause = max(0.01, min(tick, max(due, state.look_again_at) - now))
+        sleeper = asyncio.ensure_future(ctx.clock.sleep(pause))
+        waiters = [sleeper, asyncio.ensure_future(state.wake.wait()), asyncio.ensure_future(self._stop.wait())]
+        try:
+            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiter in waiters:
+                waiter.cancel()
+            await asyncio.gather(*waiters, return_exceptions=True)
+
+    # -- tasks ----------------------------------------------------------------------------------------------------------
+
+    def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        if key in self._state.tasks:
+            work.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._guard(key, work))
+        self._state.tasks[key] = task
+
+    async def _guard(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except SluicegateError as error:
+            self._state.fatal = self._state.fatal or error
+        finally:
+            self._state.tasks.pop(key, None)
+            self._state.submitting.discard(key)
+            self._state.wake.set()
+
+    def _start_submit(self, part: PartRow, *, fresh: bool) -> None:
+        key = f"submit-{part.id}"
+        self._state.submitting.add(key)
+        self._start(key, submitter.submit(self._ctx, self._work, part.id, fresh=fresh))
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._state.tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- ends -----------------------------------------------------------------------------------------------------------
+
+    async def _interrupt(self) -> None:
+        ctx, state = self._ctx, self._state
+        for name in dict.fromkeys(self._work.deployment_of(g) for g in range(len(self._work.groups))):
+            await scheduler.turn(ctx, self._work, name, frozenset({self._run_id}), stopping=True)
+        under_way = [state.tasks[key] for key in state.submitting if key in state.tasks]
+        if under_way:
+            await asyncio.wait(under_way, timeout=STOP_WAIT_S)
+        await self._end_tasks()
+        parts = await ctx.store.transact(lambda tx: tx.parts(run=self._run_id))
+        for part in parts:
+            if part.stage is Stage.RESERVED:
+                await submitter.withdraw(ctx, part.id)
+        held = sum(1 for part in parts if part.stage in (Stage.SUBMITTING, Stage.HELD))
+        raise Interrupted(
+            f"stopped; {held} provider batches go on at the provider and are collected by the next start of the same "
+            f"command. To cancel them: sluicegate batches cancel {self._run_id}"
+        )
+
+    async def _finish(self) -> None:
+        ctx = self._ctx
+        await ctx.workers.blocking(self._joiner.finish)
+        now = ctx.clock.now()
+        code = 1 if any(batch.err_lines for batch in self._joiner.batches) else 0
+        completed = sum(batch.out_lines for batch in self._joiner.batches)
+        failed = sum(batch.err_lines for batch in self._joiner.batches)
+        record = Record(now, self._run_id)
+        record.add(
+            EventKind.RUN_FINISHED, f"every request is answered: {completed:,} results, {failed:,} errors",
+            exit_code=code, completed=completed, failed=failed, seconds=round(now - self._started_at, 3),
+        )  # fmt: skip
+
+        def write(tx: Tx) -> None:
+            for row in tx.deployments(resource=self._run.resource):
+                for demand in tx.demands(row.id):
+                    if demand.run == self._run_id:
+                        tx.put_demand(replace(demand, tokens=0))
+            tx.update_run(self._run_id, state=RunState.FINISHED, finished_at=now, exit_code=code)
+            record.store(tx)
+
+        await ctx.store.transact(write)
+        record.tell(ctx)
+        tasks = [task for key, task in self._state.tasks.items() if key.startswith(("clean-", "collect-"))]
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_WAIT_S)
+
+    def heard(self, kind: EventKind, sentence: str) -> None:
+        """Remember the last refusal and what was learned, for the screen."""
+        if kind is EventKind.REFUSED:
+            self._state.refusal = sentence
+        elif kind in (EventKind.LIMIT_CHANGED, EventKind.CALIBRATED):
+            self._state.learned = sentence
+
+
+def lock_name(run: str) -> str:
+    """The lock of the process that drives a run."""
+    return f"run-{run}"
+
+
+async def ensure_deployment(ctx: Context, resource: str, name: str) -> None:
+    """Make a deployment known, with what the account says of its limit where the login may read it (D9)."""
+    known = await ctx.store.transact(lambda tx: tx.deployment(scope(resource, name)))
+    limit = await ctx.backend.deployment_limit(name)
+    now = ctx.clock.now()
+    record = Record(now)
+
+    def write(tx: Tx) -> None:
+        row = tx.deployment(scope(resource, name))
+        if row is None:
+            row = DeploymentRow(
+                id=scope(resource, name), resource=resource, name=name, model=ctx.policy.models.get(name),
+                belief=belief.dump(belief.Belief()),
+            )  # fmt: skip
+            tx.insert(row)
+        if limit is not None:
+            before = belief.load(row.belief)
+            after = belief.account_seen(before, now, limit)
+            tx.update_deployment(row.id, belief=belief.dump(after))
+            submitter.say_learned(record, row, before, after)
+        record.store(tx)
+
+    if known is None or limit is not None:
+        await ctx.store.transact(write)
+        record.tell(ctx)
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content

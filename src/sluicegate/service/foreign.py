@@ -1,0 +1,107 @@
+"""Others' batches on the same deployments (D10): estimate what they hold, and leave room for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from sluicegate.core.report import EventKind
+from sluicegate.core.rows import ForeignRow, scope
+from sluicegate.core.types import ProviderBatch
+from sluicegate.errors import BackendError, CallRefused
+from sluicegate.ports import Tx
+from sluicegate.service.context import Context, Record
+from sluicegate.service.intake import InputSource, inspect, lenient_rules
+
+CONTENT_BYTES_MAX: Final = 200_000_000
+USUAL_REQUEST_TOKENS: Final = 1_000
+"""Taken for a request of which nothing is known, where no part of ours shows what is usual."""
+
+ANY: Final = "*"
+
+
+async def observe(ctx: Context, resource: str, batches: list[ProviderBatch]) -> None:
+    """Record others' batches that have not ended, forget those that have."""
+    known = {row.provider_batch: row for row in await ctx.store.transact(lambda tx: tx.foreign(resource))}
+    now = ctx.clock.now()
+    rows: list[ForeignRow] = []
+    ended: list[str] = []
+    for batch in batches:
+        if batch.status.terminal:
+            if batch.id in known:
+                ended.append(batch.id)
+        elif batch.id not in known:
+            rows.append(await _estimate(ctx, resource, batch, now))
+        elif known[batch.id].status != batch.status.value:
+            before = known[batch.id]
+            rows.append(
+                ForeignRow(
+                    provider_batch=before.provider_batch, resource=resource, deployment=before.deployment,
+                    status=batch.status.value, tokens=before.tokens, quarter_chars=before.quarter_chars,
+                    basis=before.basis, seen_at=now,
+                )
+            )  # fmt: skip
+    if not rows and not ended:
+        return
+    record = Record(now)
+
+    def write(tx: Tx) -> None:
+        for row in rows:
+            tx.put_foreign(row)
+        for batch_id in ended:
+            tx.delete_foreign(batch_id)
+        if ended or any(row.provider_batch not in known for row in rows):
+            held = tx.foreign(resource)
+            tokens = sum(max(row.tokens, row.quarter_chars) for row in held)
+            record.add(
+                EventKind.FOREIGN, f"others hold about {tokens:,} tokens in {len(held)} batches on this resource",
+                tokens=tokens, provider_batches=len(held),
+            )  # fmt: skip
+        record.store(tx)
+
+    await ctx.store.transact(write)
+    record.tell(ctx)
+
+
+async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: float) -> ForeignRow:
+    """What a batch of others holds: from its file's content, else its bytes, else its number of requests."""
+    deployment, tokens, quarters, basis = batch.model, 0, 0, "content"
+    path = ctx.blobs.path(f"foreign/{batch.id}.jsonl")
+    try:
+        assert batch.input_file_id is not None
+        size = (await ctx.backend.file(batch.input_file_id)).bytes
+        if size > CONTENT_BYTES_MAX:
+            tokens = quarters = size // 4
+            basis = "bytes"
+        else:
+            await ctx.blobs.write(f"foreign/{batch.id}.jsonl", ctx.backend.download(batch.input_file_id))
+            seen = await inspect(
+                [InputSource(name=batch.id, path=path)], rules=lenient_rules(ctx.backend.dialect, ctx.policy.models),
+                workers=ctx.workers,
+            )  # fmt: skip
+            index = seen.indexes[0]
+            tokens, quarters = sum(index.tokens), sum(c // 4 for c in index.chars)
+            models = Counter(group.model for group in index.groups)
+            deployment = deployment or next(iter(models), None)
+    except (AssertionError, CallRefused):
+        usual = await ctx.store.transact(lambda tx: _usual(tx, resource, batch.model))
+        tokens = quarters = max(1, batch.requests_total) * usual
+        basis = "counts"
+    except BackendError:
+        # Not now: count generously until the next look can read it.
+        tokens = quarters = max(1, batch.requests_total) * USUAL_REQUEST_TOKENS
+        basis = "counts"
+    finally:
+        await ctx.blobs.delete(f"foreign/{batch.id}.jsonl")
+    return ForeignRow(
+        provider_batch=batch.id, resource=resource, deployment=deployment or ANY, status=batch.status.value,
+        tokens=tokens, quarter_chars=quarters, basis=basis, seen_at=now,
+    )  # fmt: skip
+
+
+def _usual(tx: Tx, resource: str, deployment: str | None) -> int:
+    """Tokens of a usual request on the deployment: the mean over our own parts, rounded up."""
+    wanted = scope(resource, deployment) if deployment else None
+    parts = [p for p in tx.parts(resource=resource) if wanted is None or p.deployment == wanted]
+    requests = sum(part.count for part in parts)
+    return -(-sum(part.charge for part in parts) // requests) if requests else USUAL_REQUEST_TOKENS

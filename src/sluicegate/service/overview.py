@@ -1,0 +1,81 @@
+"""The numbers that the provider does not show: quota rows, and where a run stands."""
+
+from __future__ import annotations
+
+from sluicegate.core import belief
+from sluicegate.core.lifecycle import Stage
+from sluicegate.core.report import Progress, QuotaRow
+from sluicegate.core.rows import DeploymentRow, RunRow
+from sluicegate.ports import Tx
+from sluicegate.service import scheduler
+from sluicegate.service.context import Policy
+
+
+def quota(
+    tx: Tx, row: DeploymentRow, policy: Policy, now: float, live: frozenset[str], *, cap: int | None = None
+) -> QuotaRow:
+    """One deployment's quota, from our rows as they are now; ``cap`` is a limit told by the person who asks."""
+    known = belief.load(row.belief)
+    caps = [c for c in (cap, scheduler.cap_of(tx, row, None, live)) if c is not None]
+    limits = belief.allowance(known, min(caps, default=None), now)
+    stands = scheduler.standing(tx, row, known, policy, now)
+    held = stands.balance.held + stands.lagging
+    foreign = [f for f in tx.foreign(row.resource) if f.deployment in (row.name, "*")]
+    waiting = sum(d.tokens for d in tx.demands(row.id) if d.run in live)
+    ours = [p for p in stands.parts if p.stage is Stage.HELD]
+    used = stands.balance.reserved + held + stands.foreign
+    seen = tx.resource(row.resource)
+    pace = known.pace
+    next_release = None
+    if pace.hold_s is not None and ours:
+        next_release = max(now, min((p.held_at or now) + pace.hold_s for p in ours))
+    idle_at = None
+    if pace.hold_s is not None and limits.limit:
+        # What waits goes through at one limit per life of a batch, or at the rate measured, whichever is slower.
+        rate = limits.limit / max(pace.hold_s, 1e-3)
+        if pace.rate is not None and pace.ended >= 3:
+            rate = min(rate, pace.rate)
+        idle_at = now + (pace.hold_s if ours or waiting else 0.0) + waiting / rate
+    return QuotaRow(
+        deployment=row.name, resource=row.resource, model=row.model or policy.models.get(row.name),
+        limit=limits.limit, limit_source=limits.source, reserved=stands.balance.reserved, held=held,
+        foreign=stands.foreign, headroom=None if limits.limit is None else max(0, limits.limit - used),
+        waiting=waiting, provider_batches=len(ours) + len(foreign),
+        calibration=round(max(known.tokens_factor, known.chars_factor), 4), next_release_at=next_release,
+        idle_at=idle_at, observed_at=seen.listed_at if seen and seen.listed_at else None, paused=row.paused,
+    )  # fmt: skip
+
+
+def progress(
+    tx: Tx, run: RunRow, policy: Policy, now: float, live: frozenset[str], *, settled: int, failed: int,
+    started_at: float, waits_for: str, last_refusal: str | None, learned: str | None,
+) -> Progress:  # fmt: skip
+    """Where a run stands; ``settled`` and ``failed`` count requests that are done for good."""
+    parts = tx.parts(run=run.id)
+    names = {part.deployment for part in parts} | {
+        row.id for row in tx.deployments(resource=run.resource) if any(d.run == run.id for d in tx.demands(row.id))
+    }
+    rows = tuple(
+        quota(tx, row, policy, now, live) for row in tx.deployments(resource=run.resource) if row.id in names
+    )
+    waiting = sum(len(spans) for spans in tx.waiting(run.id).values())
+    under_way = sum(part.count for part in parts if part.stage.counts)
+    home = [part for part in parts if part.stage in (Stage.ENDED, Stage.COLLECTED)]
+    done_tokens = sum(part.tokens for part in home)
+    since = min((part.held_at for part in parts if part.held_at is not None), default=None)
+    elapsed = now - since if since is not None else 0.0
+    rate = done_tokens / elapsed if done_tokens and elapsed > 0 else None
+    left = max(0, run.tokens - done_tokens)
+    finish = late = None
+    if rate:
+        # The first batches took their whole life before anything came home: the early figure assumes that the gate
+        # stays as full as it is, the late one that it goes on as it has on average.
+        late = now + left / rate
+        idle = [row.idle_at for row in rows if row.idle_at is not None]
+        finish = min(late, max(idle)) if idle else late
+    return Progress(
+        at=now, started_at=started_at, total=run.requests, waiting=waiting, enqueued=under_way, done=settled - failed,
+        failed=failed, tokens_total=run.tokens, tokens_done=done_tokens,
+        tokens_per_minute=rate * 60 if rate else None, finish_at=finish, finish_at_late=late, quotas=rows,
+        waits_for=waits_for, last_refusal=last_refusal, learned=learned,
+    )  # fmt: skip

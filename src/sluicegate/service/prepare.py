@@ -1,0 +1,258 @@
+"""From paths to a run in the rows: copy the inputs in, check them, find out whether this work is known already."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sluicegate.core import join
+from sluicegate.core.index import Flag, Group
+from sluicegate.core.join import Settled
+from sluicegate.core.lifecycle import RunState
+from sluicegate.core.rows import BatchRow, RunRow
+from sluicegate.core.waiting import Spans
+from sluicegate.errors import InputChanged, InputRefused, UsageError
+from sluicegate.ports import Tx
+from sluicegate.service import collector
+from sluicegate.service.context import Context
+from sluicegate.service.drive import BAD
+from sluicegate.service.intake import CheckRules, CopiedInput, InputSource, Inspection, copy_in_sync, inspect
+from sluicegate.service.work import load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the person asked for.
+
+    Attributes:
+        inputs: Paths as given; ``-`` is standard input.
+        output, errors: A file for one input, a folder for several; None: beside each input.
+        redirect: ``--deployment``; ``cap``: ``--limit``.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path | None = None
+    errors: Path | None = None
+    redirect: str | None = None
+    cap: int | None = None
+    skip_bad: bool = False
+    new: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run that is in the rows; ``inspection`` is None if it was there before."""
+
+    run: RunRow
+    resumed: bool
+    inspection: Inspection | None
+
+
+def destinations(request: Request) -> list[tuple[str, str]]:
+    """The output and the error file of each input, absolute.
+
+    Raises:
+        UsageError: two inputs would write the same file, or a file would overwrite an input.
+    """
+    several = len(request.inputs) > 1
+    found = []
+    for name in request.inputs:
+        path = Path("stdin" if name == "-" else name)
+        base = path.name
+        for suffix in (".gz", ".jsonl", ".json"):
+            base = base.removesuffix(suffix)
+        folder = Path.cwd() if name == "-" else path.absolute().parent
+        pair = []
+        for given, kind in ((request.output, "results"), (request.errors, "errors")):
+            if given is None and kind == "errors" and request.output is not None:
+                # Beside the results, and named after them.
+                out = Path(pair[0])
+                stem = out.name.removesuffix(".jsonl").removesuffix(".results")
+                pair.append(str(out.with_name(f"{stem}.errors.jsonl")))
+            elif given is None:
+                pair.append(str(folder / f"{base}.{kind}.jsonl"))
+            elif several or given.is_dir():
+                pair.append(str(given.absolute() / f"{base}.{kind}.jsonl"))
+            else:
+                pair.append(str(given.absolute()))
+        found.append((pair[0], pair[1]))
+    every = [path for pair in found for path in pair]
+    sources = [str(Path(name).absolute()) for name in request.inputs if name != "-"]
+    if len(set(every)) < len(every):
+        raise UsageError("two inputs would write the same result file; name different folders with -o and --errors")
+    for path in set(every) & set(sources):
+        raise UsageError(f"{path} is an input and would be overwritten by results; name another file with -o")
+    return found
+
+
+async def copy_inputs(
+    ctx: Context, request: Request, on_bytes: Callable[[int, int], None] | None
+) -> list[CopiedInput]:
+    """Copy each input into the data folder, named by its content."""
+    copied = []
+    for name in request.inputs:
+        aside = ctx.blobs.path(f"inputs/{ctx.ids.new('copying')}")
+        one = await ctx.workers.blocking(copy_in_sync, name, aside, on_bytes)
+        await ctx.workers.blocking(aside.replace, ctx.blobs.path(input_key(one.sha256)))
+        copied.append(one)
+    return copied
+
+
+def input_key(sha256: str) -> str:
+    """The blob key of an input's copy."""
+    return f"inputs/{sha256}.jsonl"
+
+
+def digest_of(copied: Sequence[CopiedInput]) -> str:
+    """What a run is: the SHA-256 of its inputs' SHA-256 values, in order."""
+    return hashlib.sha256("\n".join(one.sha256 for one in copied).encode()).hexdigest()
+
+
+async def known_run(ctx: Context, request: Request, digest: str) -> RunRow | None:
+    """The run of the same inputs on the same resource, if there is one.
+
+    Raises:
+        InputChanged: a path that an earlier run read has other content now.
+    """
+    if request.new:
+        return None
+
+    def read(tx: Tx) -> tuple[list[RunRow], list[tuple[BatchRow, RunRow | None]]]:
+        return tx.runs(digest=digest), [(batch, tx.run(batch.run)) for batch in tx.batches()]
+
+    runs, batches = await ctx.store.transact(read)
+    mine = [run for run in runs if run.resource == ctx.backend.resource and run.state is not RunState.CANCELLED]
+    if mine:
+        return mine[0]
+    paths = {str(Path(name).absolute()) for name in request.inputs if name != "-"}
+    for batch, run in batches:
+        if batch.name in paths and run is not None and run.digest != digest and len(request.inputs) == _count(
+            batches, run.id
+        ):
+            state = "unfinished" if not run.state.final else "finished"
+            raise InputChanged(
+                f"{batch.name} has other content than when the {state} run {run.id} read it; nothing was submitted. "
+                "Use --new to run it as new work, or restore the file to go on with the old run"
+            )
+    return None
+
+
+def _count(batches: list[tuple[BatchRow, RunRow | None]], run: str) -> int:
+    return sum(1 for batch, _ in batches if batch.run == run)
+
+
+async def check(
+    ctx: Context, request: Request, copied: Sequence[CopiedInput], rules: CheckRules,
+    on_bytes: Callable[[int, int], None] | None,
+) -> Inspection:  # fmt: skip
+    """Check copied inputs. Raises nothing: the inspection has the problems."""
+    sources = [
+        InputSource(name=name, path=ctx.blobs.path(input_key(one.sha256)))
+        for name, one in zip(request.inputs, copied, strict=True)
+    ]
+    return await inspect(sources, rules=rules, workers=ctx.workers, on_progress=on_bytes)
+
+
+def refuse_errors(inspection: Inspection, request: Request) -> None:
+    """Raise InputRefused if the check found errors that are not to be skipped."""
+    count = inspection.problems.errors
+    if count and not (request.skip_bad and any(_good(index.flags) for index in inspection.indexes)):
+        raise InputRefused(
+            f"the check found {count:,} errors in {', '.join(request.inputs)}; nothing was submitted. "
+            "`sluicegate check` lists them; --skip-bad runs the good lines and puts the bad ones in the error file"
+        )
+
+
+def _good(flags: Sequence[int]) -> bool:
+    return any(not flag & Flag.BAD for flag in flags)
+
+
+async def enter(
+    ctx: Context, request: Request, copied: Sequence[CopiedInput], inspection: Inspection, digest: str
+) -> RunRow:
+    """Write a new run into the rows: indexes first, then one transaction."""
+    now = ctx.clock.now()
+    run_id = ctx.ids.new("run")
+    groups: list[Group] = []
+    batches: list[BatchRow] = []
+    first = 0
+    for i, (one, index, (output, errors)) in enumerate(
+        zip(copied, inspection.indexes, destinations(request), strict=True)
+    ):
+        groups += [group for group in index.groups if group not in groups]
+        key = f"indexes/{run_id}-{i}"
+        await ctx.blobs.write(key, _once(index.to_bytes()))
+        name = request.inputs[i]
+        batches.append(
+            BatchRow(
+                id=ctx.ids.new("batch"), run=run_id, ordinal=i, digest=one.sha256, input=input_key(one.sha256),
+                index=key, bytes=one.bytes, first=first, requests=len(index), output=output, errors=errors,
+                name=name if name == "-" else str(Path(name).absolute()),
+            )
+        )  # fmt: skip
+        first += len(index)
+    run = RunRow(
+        id=run_id, digest=digest, state=RunState.ACTIVE, resource=ctx.backend.resource, dialect=ctx.backend.dialect,
+        groups=msgspec.json.encode([(g.url, g.model) for g in groups]).decode(), redirect=request.redirect,
+        cap=request.cap, requests=first, tokens=sum(sum(index.tokens) for index in inspection.indexes), serial=0,
+        created_at=now,
+    )  # fmt: skip
+    work = await ctx.workers.blocking(load, run, batches, ctx.blobs)
+    await _set_bad_aside(ctx, run, work.order, inspection, batches)
+    good = work.good()
+
+    def write(tx: Tx) -> None:
+        tx.insert(run, *batches)
+        for group, spans in enumerate(good):
+            tx.set_waiting(run.id, group, 0, spans)
+
+    await ctx.store.transact(write)
+    return run
+
+
+async def _set_bad_aside(
+    ctx: Context, run: RunRow, order: Sequence[int] | None, inspection: Inspection, batches: list[BatchRow]
+) -> None:
+    """Error lines of ours, and their sidecar, for requests that ``--skip-bad`` keeps out."""
+    if not inspection.bad:
+        return
+    positions = {ordinal: p for p, ordinal in enumerate(order)} if order is not None else None
+    settled, lines, offset = Settled(), [], 0
+    for bad in inspection.bad:
+        ordinal = batches[bad.source].first + bad.ordinal
+        line = join.error_line(bad.custom_id, bad.code, bad.message)
+        settled.add(positions[ordinal] if positions else ordinal, join.OWN, True, offset, len(line))
+        lines.append(line)
+        offset += len(line) + 1
+    name = f"{run.id}-{BAD}"
+    await ctx.blobs.write(collector.result_key(name, join.OWN), _once(b"\n".join(lines) + b"\n"))
+    await ctx.blobs.write(collector.sidecar_key(name), _once(settled.to_bytes()))
+
+
+async def resume(ctx: Context, request: Request, run: RunRow) -> RunRow:
+    """Take a known run up again: its files may go elsewhere now, and its limit and deployment may have changed."""
+    targets = destinations(request)
+
+    def write(tx: Tx) -> RunRow:
+        for batch, (output, errors) in zip(tx.batches(run.id), targets, strict=True):
+            if (batch.output, batch.errors) != (output, errors) or run.state.final:
+                tx.update_batch(
+                    batch.id, output=output, errors=errors, written=0, out_bytes=0, err_bytes=0, out_lines=0,
+                    err_lines=0,
+                )  # fmt: skip
+        changes: dict[str, Any] = {"cap": request.cap, "redirect": request.redirect}
+        if run.state is RunState.FINISHED:
+            changes |= {"state": RunState.ACTIVE}
+        tx.update_run(run.id, **changes)
+        return replace(run, **changes)
+
+    return await ctx.store.transact(write)
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content

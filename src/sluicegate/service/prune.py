@@ -1,0 +1,52 @@
+"""Remove what finished runs keep: rows, copies, results in the data folder, files at the provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sluicegate.core import join
+from sluicegate.core.lifecycle import Stage
+from sluicegate.core.rows import BatchRow, PartRow, RunRow
+from sluicegate.ports import Tx
+from sluicegate.service import collector
+from sluicegate.service.context import Context
+from sluicegate.service.drive import BAD
+
+
+async def prune(ctx: Context, *, keep_s: float, dry_run: bool) -> dict[str, Any]:
+    """Forget runs that finished more than ``keep_s`` seconds ago; their result files stay where the person put them.
+
+    Returns:
+        ``{"runs": [ids], "bytes": freed, "provider_files": deleted}``; with ``dry_run`` what would be.
+    """
+    before = ctx.clock.now() - keep_s
+
+    def read(tx: Tx) -> list[tuple[RunRow, list[BatchRow], list[PartRow]]]:
+        old = [r for r in tx.runs() if r.state.final and r.finished_at is not None and r.finished_at <= before]
+        return [(run, tx.batches(run.id), tx.parts(run=run.id)) for run in old]
+
+    old = await ctx.store.transact(read)
+    kept = await ctx.store.transact(
+        lambda tx: {b.input for b in tx.batches() if b.run not in {run.id for run, _, _ in old}}
+    )
+    freed = files = 0
+    for run, batches, parts in old:
+        keys = _keys(run, batches, parts, kept)
+        freed += sum(path.stat().st_size for path in map(ctx.blobs.path, keys) if path.exists())
+        for part in parts:
+            files += 0 if part.cleaned else sum(1 for f in (part.file_id, part.output_file_id, part.error_file_id) if f)
+            if not dry_run and not part.cleaned:
+                await collector.clean(ctx, part)
+        if not dry_run:
+            await ctx.store.transact(lambda tx, r=run: tx.delete_run(r.id))  # type: ignore[misc]
+            await ctx.blobs.delete(*keys)
+    return {"runs": [run.id for run, _, _ in old], "bytes": freed, "provider_files": files}
+
+
+def _keys(run: RunRow, batches: list[BatchRow], parts: list[PartRow], kept: set[str]) -> list[str]:
+    keys = [batch.index for batch in batches] + [b.input for b in batches if b.input not in kept]
+    names = [part.id for part in parts if part.stage is not Stage.VOID] + [f"{run.id}-{BAD}"]
+    for name in names:
+        keys.append(collector.sidecar_key(name))
+        keys += [collector.result_key(name, source) for source in (join.OUT, join.ERR, join.OWN)]
+    return keys + [part.blob for part in parts]

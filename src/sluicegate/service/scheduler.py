@@ -1,0 +1,309 @@
+"""One turn of the scheduler: load, decide, cut and reserve in one transaction (D1, D2, D8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from sluicegate.core import admission, belief, cut, fairness, ledger
+from sluicegate.core.admission import Admit, Gate, HoldBack
+from sluicegate.core.belief import Belief
+from sluicegate.core.ledger import Balance, Dimension, Verb
+from sluicegate.core.lifecycle import Stage
+from sluicegate.core.limits import ENQUEUED_REQUESTS_MAX, counts_requests
+from sluicegate.core.report import EventKind
+from sluicegate.core.rows import DemandRow, DeploymentRow, PartRow, RunRow, scope
+from sluicegate.core.types import Dialect
+from sluicegate.core.waiting import Spans
+from sluicegate.errors import SluicegateError
+from sluicegate.ports import Tx
+from sluicegate.service.context import Context, Policy, Record
+from sluicegate.service.work import Work, requests_of
+
+COUNTING = frozenset({Stage.RESERVED, Stage.SUBMITTING, Stage.HELD})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TooLarge:
+    """A request that was refused alone at an empty gate, twice: it exceeds the deployment's limit."""
+
+    part: PartRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a deployment's scope holds now, by our books and by what we know of others."""
+
+    balance: Balance
+    foreign: int
+    lagging: int
+    parts: list[PartRow]
+
+
+def standing(tx: Tx, deployment: DeploymentRow, known: Belief, policy: Policy, now: float) -> Standing:
+    """Add up everything that counts against a deployment's limit."""
+    foreign = sum(
+        known.charge(row.tokens, row.quarter_chars, 1.0)
+        for row in tx.foreign(deployment.resource)
+        if row.deployment in (deployment.name, "*")
+    )
+    lag = max(known.release_lag_s, policy.release_lag_s)
+    lagging = sum(part.charge for part in tx.left_since(deployment.id, now - lag)) if lag else 0
+    return Standing(
+        balance=tx.balance(deployment.id, Dimension.TOKENS),
+        foreign=foreign,
+        lagging=lagging,
+        parts=tx.parts(deployment=deployment.id, stages=COUNTING),
+    )
+
+
+def cap_of(tx: Tx, deployment: DeploymentRow, run: RunRow | None, live: frozenset[str]) -> int | None:
+    """The least of the limits that persons set: by hand, for this run, for other live runs of the deployment."""
+    caps = [deployment.cap_override, run.cap if run else None]
+    caps += [row.cap for row in tx.demands(deployment.id) if row.run in live]
+    return min((c for c in caps if c is not None), default=None)
+
+
+async def turn(
+    ctx: Context, work: Work, name: str, live: frozenset[str], *, stopping: bool = False
+) -> PartRow | HoldBack | TooLarge:
+    """Let the next part of a run through to the deployment ``name``, or say why not.
+
+    Args:
+        live: Ids of runs that living processes drive, this one included.
+        stopping: Only withdraw this run's demand, so that others need not wait for it.
+    """
+    now = ctx.clock.now()
+    record = Record(now, work.run.id)
+    new_id = ctx.ids.new("part")
+    result = await ctx.store.transact(
+        lambda tx: _turn(tx, ctx, work, name, live, now, new_id, record, stopping)
+    )
+    record.tell(ctx)
+    return result
+
+
+def _turn(
+    tx: Tx, ctx: Context, work: Work, name: str, live: frozenset[str], now: float, new_id: str, record: Record,
+    stopping: bool,
+) -> PartRow | HoldBack | TooLarge:  # fmt: skip
+    run = tx.run(work.run.id)
+    assert run is not None, "a run that is driven has a row"
+    row = tx.deployment(scope(run.resource, name))
+    assert row is not None, "a run's deployments are known before its first turn"
+    known = belief.load(row.belief)
+    policy = ctx.policy
+    margin = policy.margin
+    by_group = {
+        group: waits
+        for group, waits in _waiting_by_group(tx, run.id).items()
+        if work.deployment_of(group) == name
+    }
+    demand = sum(known.charge(*work.sums(waits), margin) for waits in by_group.values())
+    wanted = DemandRow(run=run.id, deployment=row.id, tokens=0 if stopping else demand, cap=run.cap, at=now)
+    before = next((d for d in tx.demands(row.id) if d.run == run.id), None)
+    if (before.tokens if before else 0) != wanted.tokens or (before is not None and before.cap != wanted.cap):
+        tx.put_demand(wanted)
+    if stopping or not by_group:
+        return HoldBack(reason="nothing waits for this deployment")
+    group = min(by_group, key=lambda g: work.ordinal(by_group[g].spans[0][0]))
+    waits = by_group[group]
+    gate = _gate(tx, work, run, row, known, policy, live, now, group, waits, demand)
+    verdict = admission.decide(gate, now)
+    if isinstance(verdict, HoldBack):
+        return verdict
+    refused = [
+        part
+        for part in tx.parts(run=run.id, deployment=row.id, stages=frozenset({Stage.REFUSED}))
+        if not part.cleaned
+    ]
+    if verdict.alone:
+        doubly = _refused_alone(refused, gate.limits.limit or 0)
+        if doubly is not None:
+            return TooLarge(part=doubly)
+    again = _offer_again(refused, work, known, margin, waits, verdict)
+    if again is not None:
+        chosen, file_id, attempt = again
+        group = next(p.group for p in refused if p.file_id == file_id)
+    else:
+        chosen, file_id, attempt = _cut(tx, work, run, known, policy, group, waits, verdict, gate), None, 0
+    if chosen is None:
+        return HoldBack(reason=f"the next request does not fit into the room of {verdict.size:,} tokens")
+    part = PartRow(
+        id=new_id, run=run.id, deployment=row.id, resource=run.resource, url=work.groups[group].url, group=group,
+        stage=Stage.RESERVED, requests=str(chosen.requests), retries=_take(tx, run.id, group, chosen.requests),
+        count=chosen.count, tokens=chosen.tokens, quarter_chars=chosen.quarter_chars, bytes=chosen.bytes,
+        charge=chosen.charge, attempt=attempt, fill=gate.fill + chosen.charge, unproven=verdict.unproven,
+        probing=verdict.probing, reason=verdict.reason, created_at=now, blob=f"parts/{new_id}.jsonl", file_id=file_id,
+    )  # fmt: skip
+    _reserve(tx, part, gate, verdict, now, Dialect(run.dialect))
+    tx.insert(part)
+    tx.update_run(run.id, serial=run.serial + 1)
+    if again is not None:
+        for old in refused:
+            if old.file_id == file_id:
+                tx.update_part(old.id, Stage.REFUSED, file_id=None, cleaned=True)
+    record.add(
+        EventKind.CUT,
+        f"part {part.id}: {part.count:,} requests, {part.charge:,} tokens for {name}: {verdict.reason}",
+        part=part.id, deployment=name, requests=part.count, tokens=part.tokens, reserved=part.charge,
+        reason=verdict.reason,
+    )  # fmt: skip
+    record.store(tx)
+    return part
+
+
+def _waiting_by_group(tx: Tx, run: str) -> dict[int, Spans]:
+    by_group: dict[int, Spans] = {}
+    for (group, _), spans in tx.waiting(run).items():
+        by_group[group] = by_group[group] | spans if group in by_group else spans
+    return by_group
+
+
+def _gate(
+    tx: Tx, work: Work, run: RunRow, row: DeploymentRow, known: Belief, policy: Policy, live: frozenset[str],
+    now: float, group: int, waits: Spans, demand: int,
+) -> Gate:  # fmt: skip
+    limits = belief.allowance(known, cap_of(tx, row, run, live), now)
+    stands = standing(tx, row, known, policy, now)
+    mine = sum(part.charge for part in stands.parts if part.run == run.id)
+    largest = known.charge(*work.largest[group], policy.margin)
+    if limits.limit is not None and largest > limits.limit:
+        largest = max(known.charge(work.tokens[p], work.chars[p] // 4, policy.margin) for p in waits)
+    share = None
+    others = {d.run: d.tokens for d in tx.demands(row.id) if d.run in live and d.run != run.id}
+    if others and limits.limit is not None:
+        holdings = dict.fromkeys([*others, run.id], 0)
+        for part in stands.parts:
+            if part.run in holdings:
+                holdings[part.run] += part.charge
+        demands = {r: held + (demand if r == run.id else others[r]) for r, held in holdings.items()}
+        share = fairness.shares(limits.limit - stands.foreign - stands.lagging, demands)[run.id]
+    creates, creates_at = _creates_left(tx, run.resource, policy, now)
+    per_second = (policy.creates_per_hour or 0) / 3600
+    return Gate(
+        limits=limits, belief=known, reserved=stands.balance.reserved, held=stands.balance.held,
+        foreign=stands.foreign, lagging=stands.lagging,
+        unproven=sum(1 for part in stands.parts if part.unproven and part.validated_at is None),
+        submitting=sum(1 for part in stands.parts if part.run == run.id and part.stage is not Stage.HELD),
+        waiting=demand, largest=largest, mine=mine, my_share=share, serial=run.serial, paused=row.paused,
+        creates_left=creates, creates_left_at=creates_at, files_left=policy.files_max - tx.files_kept(run.resource), poll_s=policy.poll_s,
+        part_s_least=2.0 / per_second if per_second else 0.0,
+    )  # fmt: skip
+
+
+def _creates_left(tx: Tx, resource: str, policy: Policy, now: float) -> tuple[int, float | None]:
+    if policy.creates_per_hour is None:
+        return 1, None
+    left = policy.creates_per_hour - tx.creates_since(resource, now - 3600)
+    return left, None if left > 0 else now + 60
+
+
+def _refused_alone(refused: list[PartRow], limit: int) -> PartRow | None:
+    alone = [part for part in refused if part.count == 1 and part.charge > limit]
+    seen: dict[str, PartRow] = {}
+    for part in alone:
+        if part.requests in seen:
+            return part
+        seen[part.requests] = part
+    return None
+
+
+def _offer_again(
+    refused: list[PartRow], work: Work, known: Belief, margin: float, waits: Spans, verdict: Admit
+) -> tuple[cut.Slice, str, int] | None:
+    """A refused part whose file is still at the provider and fits now (D11)."""
+    for part in refused:
+        requests = requests_of(part)
+        charge = known.charge(part.tokens, part.quarter_chars, margin)
+        if part.file_id and charge <= verdict.size and 2 * charge >= verdict.size and not requests - waits:
+            chosen = cut.Slice(
+                requests=requests, count=part.count, tokens=part.tokens, quarter_chars=part.quarter_chars,
+                bytes=part.bytes, charge=charge,
+            )  # fmt: skip
+            return chosen, part.file_id, part.attempt
+    return None
+
+
+def _cut(
+    tx: Tx, work: Work, run: RunRow, known: Belief, policy: Policy, group: int, waits: Spans, verdict: Admit, gate: Gate
+) -> cut.Slice | None:
+    requests_max = policy.requests_max
+    if counts_requests(Dialect(run.dialect), work.groups[group].url):
+        held = tx.balance(scope(run.resource, work.deployment_of(group)), Dimension.REQUESTS).total
+        requests_max = min(requests_max, ENQUEUED_REQUESTS_MAX - held)
+    if requests_max <= 0:
+        return None
+    redirected = len(msgspec.json.encode(run.redirect)) if run.redirect else 0
+    bounds = cut.Bounds(
+        charge=verdict.size, requests=requests_max, bytes=policy.bytes_max, extra_bytes=redirected
+    )
+    return cut.cut(waits, work.columns, bounds, lambda t, q: known.charge(t, q, policy.margin))
+
+
+def _take(tx: Tx, run: str, group: int, chosen: Spans) -> str:
+    """Remove ``chosen`` from what waits; returns the part's ``retries``."""
+    retries: dict[str, str] = {}
+    for (g, attempt), spans in tx.waiting(run).items():
+        if g != group:
+            continue
+        taken = spans & chosen
+        if taken:
+            tx.set_waiting(run, g, attempt, spans - taken)
+            if attempt:
+                retries[str(attempt)] = str(taken)
+    return msgspec.json.encode(retries).decode()
+
+
+def _reserve(tx: Tx, part: PartRow, gate: Gate, verdict: Admit, now: float, dialect: Dialect) -> None:
+    limit = gate.limits.limit
+    # The rule that everything exists for (D2); an unknown limit and a lone request on margin are the two exceptions.
+    if limit is not None and not verdict.alone and gate.fill + part.charge > limit:
+        raise SluicegateError(f"part {part.id} would exceed the limit: {gate.fill} + {part.charge} > {limit}")
+    amounts = {Dimension.TOKENS: part.charge}
+    if counts_requests(dialect, part.url):
+        amounts[Dimension.REQUESTS] = part.count
+    for dimension, amount in amounts.items():
+        tx.append(
+            ledger.post(
+                Verb.RESERVE, scope=part.deployment, dimension=dimension, part=part.id, before=Balance(), at=now,
+                amount=amount,
+            )
+        )  # fmt: skip
+
+
+def close(tx: Tx, part: PartRow, verb: Verb, now: float) -> None:
+    """Post ``verb`` on a part in every dimension that it has a balance in."""
+    for dimension in Dimension:
+        before = tx.balance(part.deployment, dimension, part=part.id)
+        if before.total:
+            tx.append(
+                ledger.post(verb, scope=part.deployment, dimension=dimension, part=part.id, before=before, at=now)
+            )
+
+
+def recharge(tx: Tx, deployment: DeploymentRow, before: Belief, after: Belief, policy: Policy, now: float) -> None:
+    """When a calibration factor rose, correct what is reserved and held (D9)."""
+    if after.tokens_factor <= before.tokens_factor and after.chars_factor <= before.chars_factor:
+        return
+    for part in tx.parts(deployment=deployment.id, stages=COUNTING):
+        charge = after.charge(part.tokens, part.quarter_chars, policy.margin)
+        if charge <= part.charge:
+            continue
+        balance = tx.balance(deployment.id, Dimension.TOKENS, part=part.id)
+        if balance.total:
+            tx.append(
+                ledger.post(
+                    Verb.ADJUST, scope=deployment.id, dimension=Dimension.TOKENS, part=part.id, before=balance,
+                    at=now, amount=charge,
+                )
+            )  # fmt: skip
+            tx.update_part(part.id, part.stage, charge=charge)
+
+
+def wait_again(tx: Tx, part: PartRow, again: dict[int, Spans]) -> None:
+    """Put requests of a part back among those that wait."""
+    waiting = tx.waiting(part.run)
+    for attempt, spans in again.items():
+        tx.set_waiting(part.run, part.group, attempt, waiting.get((part.group, attempt), Spans()) | spans)

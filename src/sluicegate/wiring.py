@@ -1,0 +1,79 @@
+"""Settings → object graph: the one module that knows every adapter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from sluicegate.adapters.blobs import FolderBlobs
+from sluicegate.adapters.clock import SystemClock, SystemIds
+from sluicegate.adapters.lock import FileLock
+from sluicegate.adapters.store import SqlStore
+from sluicegate.adapters.workers import ProcessWorkers
+from sluicegate.core.limits import limits_of
+from sluicegate.core.report import Event
+from sluicegate.core.types import Dialect
+from sluicegate.ports import Backend
+from sluicegate.service.context import Context, Policy
+from sluicegate.settings import Settings
+
+
+def policy_of(settings: Settings, dialect: Dialect) -> Policy:
+    """The service's policy: settings, and the provider's limits where a setting is not given."""
+    limits = limits_of(dialect)
+    return Policy(
+        poll_s=settings.poll, poll_max_s=max(settings.poll_max, settings.poll), margin=settings.margin,
+        attempts=settings.attempts, requests_max=settings.requests_max or limits.requests_per_batch,
+        bytes_max=settings.bytes_max, files_max=settings.files_max or limits.files or 1_000_000,
+        creates_per_hour=settings.creates_per_hour or limits.creates_per_hour,
+        stuck_validating_s=settings.stuck_validating, stuck_in_progress_s=settings.stuck_in_progress,
+        stuck_resubmit=settings.stuck_action == "resubmit", release_lag_s=settings.release_lag,
+        file_expiry_s=None if settings.file_expiry is None else round(settings.file_expiry),
+        keep_provider_files=settings.keep_provider_files, max_cost=settings.max_cost, models=dict(settings.models),
+        prices={name: (price.input, price.output) for name, price in settings.prices.items()},
+    )  # fmt: skip
+
+
+def backend_of(settings: Settings) -> Backend:
+    """The provider that the settings name.
+
+    Raises:
+        UsageError: no credentials, or credentials of two providers.
+    """
+    from sluicegate.adapters.backend_batch import connect
+
+    def secret(value: object) -> str | None:
+        reveal = getattr(value, "get_secret_value", None)
+        return reveal() if reveal is not None else None
+
+    return connect(
+        base_url=settings.base_url, api_key=secret(settings.api_key), azure_endpoint=settings.azure_endpoint,
+        azure_api_key=secret(settings.azure_api_key), azure_ad_token=secret(settings.azure_ad_token),
+        api_version=settings.api_version, organization=settings.organization, project=settings.project,
+        use_entra=settings.use_entra, dialect=settings.dialect, timeout_s=settings.timeout,
+        azure_subscription=settings.azure_subscription, azure_resource_group=settings.azure_resource_group,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def context(
+    settings: Settings, *, listen: Callable[[Event], None] | None = None, backend: Backend | None = None
+) -> AsyncIterator[Context]:
+    """The object graph of one command, closed at the end."""
+    state = settings.state
+    blobs = FolderBlobs(state)
+    store = SqlStore(state / "sluicegate.sqlite3")
+    workers = ProcessWorkers(settings.workers or None)
+    ids = SystemIds()
+    connected = backend or backend_of(settings)
+    graph = Context(
+        clock=SystemClock(), ids=ids, store=store, blobs=blobs, workers=workers, lock=FileLock(state / "locks"),
+        backend=connected, policy=policy_of(settings, connected.dialect), instance=ids.new("instance"),
+        listen=listen or (lambda event: None),
+    )  # fmt: skip
+    try:
+        yield graph
+    finally:
+        await connected.close()
+        await workers.close()
+        await store.close()
