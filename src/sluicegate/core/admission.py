@@ -22,6 +22,9 @@ FIRST_PART_SHARE: Final = 0.05
 """Of the waiting work, in the first part to a deployment of which nothing is known: small enough to be sure to fit
 almost anywhere, and its answer's header may tell the limit."""
 
+DOUBTFUL_PARTS: Final = 3
+"""Parts that may use room which the very first releases made, before one of them has passed validation."""
+
 LEAST_PIECE: Final = 0.35
 """Of the wanted part size: headroom smaller than this is left to grow while other batches will release more."""
 
@@ -129,6 +132,8 @@ def _obstacle(gate: Gate, now: float) -> HoldBack | None:
         return HoldBack(reason="the resource holds as many files as it may; waiting for some to be deleted")
     if gate.limits.searching and gate.unproven:
         return HoldBack(reason="waiting for the answer to a part that goes beyond the proven fill")
+    if gate.belief.reuse_doubted and gate.unproven >= (1 if gate.belief.release_lag_s else DOUBTFUL_PARTS):
+        return HoldBack(reason="waiting whether the provider has freed what ended: one part tries first")
     if not gate.belief.creates_answered and gate.submitting:
         return HoldBack(reason="waiting for the first answer of this deployment")
     return None
@@ -149,9 +154,10 @@ def _first_steps(gate: Gate) -> Admit | HoldBack:
 
 def _admit(gate: Gate, limit: int, room: int) -> Admit | HoldBack:
     proven_room = gate.limits.proven - gate.fill
+    doubted = gate.belief.reuse_doubted
     if gate.waiting <= room and (gate.waiting <= proven_room or not gate.limits.searching):
         return Admit(
-            size=room, unproven=gate.waiting > proven_room, probing=False,
+            size=room, unproven=doubted or gate.waiting > proven_room, probing=False,
             reason=f"all that waits ({gate.waiting:,} tokens) fits into the room of {room:,}",
         )  # fmt: skip
     size = _size(gate, limit)
@@ -164,21 +170,22 @@ def _admit(gate: Gate, limit: int, room: int) -> Admit | HoldBack:
             reason=f"up to {gate.limits.proven:,} tokens are proven; one part of {room:,} tries whether more fits",
         )  # fmt: skip
     else:
-        # A limit that was told but not seen yet: the first half in pieces, the rest in two, so that a number that is
-        # twice as high as the truth costs two refusals at most.
+        # A limit that was told but not seen yet: the first half in pieces, the rest in one, so that a number that is
+        # twice as high as the truth costs one refusal.
         unproven = True
-        beyond = limit - max(gate.fill, limit // 2)
-        if gate.fill < limit // 2:
-            room = min(room, max(limit // 2 - gate.fill, min(size, room)))
+        half = limit // 2
+        if half - gate.fill >= min(size * LEAST_PIECE, gate.largest):
+            room = min(room, half - gate.fill)
+            size = room if room < 2 * size else size
         else:
-            size = max(size, -(-beyond // 2))
+            size = room
     if size * (1 + LEAST_PIECE) >= room:
         size = room
     full = 100 * (gate.fill + size) // limit
     hold = gate.belief.pace.hold_s
     basis = f"a batch lives about {hold:,.0f} s here" if hold else "no batch has ended here yet"
     return Admit(
-        size=size, unproven=unproven, probing=False,
+        size=size, unproven=doubted or unproven, probing=False,
         reason=f"a part of up to {size:,} tokens fills the gate to {full} % ({basis}; room {room:,})",
     )  # fmt: skip
 
@@ -188,6 +195,7 @@ def _size(gate: Gate, limit: int) -> int:
     hold = gate.belief.pace.hold_s
     parts = PARTS_USUAL if hold is None else min(PARTS_MOST, max(PARTS_LEAST, round(hold / max(gate.poll_s, 1e-3))))
     # 0.6 … 1.4 of the mean, in the order of the golden ratio, so that neighbours differ.
-    spread = 0.6 + 0.8 * ((gate.serial * 0.6180339887498949) % 1.0)
+    spread = 0.3 + 1.4 * ((gate.serial * 0.6180339887498949) % 1.0)
     rate = limit / hold if hold else 0.0
-    return max(1, round(limit / parts * spread), round(rate * gate.part_s_least))
+    open_to_us = max(1, limit - gate.foreign - gate.lagging)
+    return max(1, round(open_to_us / parts * spread), round(rate * gate.part_s_least))

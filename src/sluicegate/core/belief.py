@@ -27,7 +27,7 @@ PROBE_BEYOND: Final = 1.25
 GROWTH: Final = 1.5
 """By how much the soft limit grows after each acceptance when no ceiling is in sight."""
 
-PROBE_AFTER_HOLDS: Final = 2.0
+PROBE_AFTER_HOLDS: Final = 3.0
 """A probe is made when nothing was refused for this many times the usual life of a batch."""
 
 FACTOR_LEAST, FACTOR_MOST = 0.5, 4.0
@@ -66,6 +66,8 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
     probe_backoff: float = 1.0
     calm_until: float = 0.0
     release_lag_s: float = 0.0
+    released_at: float = 0.0
+    reuse_proven: bool = False
     headers_seen: bool = False
     creates_answered: int = 0
     text_factor: float | None = None
@@ -81,6 +83,14 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
             return self.text_factor
         # Before any usage is seen, a header that counts more than its formula hints that all is counted higher.
         return max(1.0, min(self.char_factor or 1.0, 1.5))
+
+    @property
+    def reuse_doubted(self) -> bool:
+        """True from the first release until room that was released has been used again without a refusal.
+
+        A provider may free tokens late (F§4.2); until that is known, one part at a time tries.
+        """
+        return self.released_at > 0.0 and not self.reuse_proven
 
     @property
     def chars_factor(self) -> float:
@@ -136,9 +146,7 @@ def allowance(belief: Belief, cap: int | None, now: float) -> Allowance:
     if cap is not None and limit == cap and (known is None or cap < known):
         source = "configured" if not belief.known_source else f"configured+{belief.known_source}"
         searching = searching and soft is not None and soft <= cap
-    trusted = belief.known_source in ("header", "account") and soft is None
-    proven = limit if trusted else min(limit, belief.floor)
-    return Allowance(limit=limit, source=source, proven=proven, searching=searching)
+    return Allowance(limit=limit, source=source, proven=min(limit, belief.floor), searching=searching)
 
 
 def _probe_due(belief: Belief, now: float) -> bool:
@@ -196,11 +204,27 @@ def usage_seen(belief: Belief, *, counted: int, estimated: int) -> Belief:
     before = belief.text_factor
     # Rises at once (the quota is at stake), falls slowly.
     factor = ratio if before is None or ratio >= before else before + SMOOTHING * (ratio - before)
-    return msgspec.structs.replace(belief, text_factor=factor)
+    scale = factor / belief.tokens_factor
+    belief = msgspec.structs.replace(belief, text_factor=factor)
+    return _rescaled(belief, scale) if scale > 1.0 else belief
 
 
-def accepted(belief: Belief, fill: int) -> Belief:
-    """A part that was offered at ``fill`` has passed validation."""
+def _rescaled(belief: Belief, scale: float) -> Belief:
+    """What was proved in the old unit, in the new one; a refusal that a known limit now explains proves nothing more."""
+    ceiling = None if belief.ceiling is None else round(belief.ceiling * scale)
+    soft = None if belief.soft is None else round(belief.soft * scale)
+    if belief.known is not None and ceiling is not None and ceiling > belief.known:
+        ceiling, soft = None, None
+    return msgspec.structs.replace(belief, floor=round(belief.floor * scale), ceiling=ceiling, soft=soft)
+
+
+def accepted(belief: Belief, fill: int, *, offered_at: float) -> Belief:
+    """A part has passed validation while ``fill`` counted, itself included.
+
+    Args:
+        fill: What was held all the time from its create until now by it and by what was there before it: a late check
+            sees only that, so what ended meanwhile proves nothing.
+    """
     floor = max(belief.floor, fill)
     known, source, soft, ceiling = belief.known, belief.known_source, belief.soft, belief.ceiling
     if ceiling is not None and fill >= ceiling:
@@ -211,7 +235,7 @@ def accepted(belief: Belief, fill: int) -> Belief:
         if ceiling is None:
             soft = round(fill * GROWTH)
         elif ceiling > floor * SEARCH_ENDS_AT:
-            soft = (floor + ceiling) // 2
+            soft = _between(floor, ceiling)
         else:
             soft = floor
     if soft is not None and known is not None and soft >= known:
@@ -224,16 +248,27 @@ def accepted(belief: Belief, fill: int) -> Belief:
         soft=soft,
         ceiling=ceiling,
         refused_in_a_row=0,
+        reuse_proven=belief.reuse_proven or 0.0 < belief.released_at < offered_at,
         probe_backoff=1.0 if fill > belief.floor and belief.refused_at else belief.probe_backoff,
     )
 
 
 def refused(
-    belief: Belief, now: float, *, fill: int, others: int, limit: int | None, freed: float | None, probing: bool
+    belief: Belief,
+    now: float,
+    *,
+    offered_at: float,
+    fill: int,
+    others: int,
+    limit: int | None,
+    freed: float | None,
+    probing: bool,
 ) -> Belief:
     """A part was refused, at create or after validating (D11).
 
     Args:
+        offered_at: When it was offered. Parts that were under way already when another's refusal came in tell nothing
+            new: one burst is one piece of evidence.
         fill: What counted at its create by our books, itself included.
         others: The same without itself.
         limit: The number in the refusal's text, or None.
@@ -242,11 +277,12 @@ def refused(
         probing: The part was a deliberate step beyond what was known.
     """
     hold = belief.pace.hold_s or CALM_START_S
+    burst = offered_at <= belief.refused_at
     in_a_row = belief.refused_in_a_row + (0 if probing else 1)
     belief = msgspec.structs.replace(
         belief,
         refused_at=now,
-        refused_in_a_row=in_a_row,
+        refused_in_a_row=belief.refused_in_a_row if burst else in_a_row,
         probe_backoff=min(16.0, belief.probe_backoff * 1.5) if probing else belief.probe_backoff,
     )
     if limit is not None:
@@ -259,18 +295,28 @@ def refused(
             belief = msgspec.structs.replace(belief, soft=None, ceiling=None)
         if explained:
             return belief
+    if burst:
+        return belief
     if probing and belief.floor:
-        return msgspec.structs.replace(belief, ceiling=max(fill, belief.floor + 1), soft=belief.floor)
-    if freed is not None and fill <= max(belief.floor, belief.known or 0) and belief.release_lag_s < 3 * hold:
+        ceiling = max(fill, belief.floor + 1)
+        searched = ceiling <= belief.floor * SEARCH_ENDS_AT
+        soft = belief.floor if searched else _between(belief.floor, ceiling)
+        return msgspec.structs.replace(belief, ceiling=ceiling, soft=soft)
+    if freed is not None and fill <= max(belief.floor, belief.known or 0) and belief.release_lag_s < 6 * hold:
         # Accepted before at this fill, and something of ours ended lately: the provider frees late (F§4.2).
-        lag = max(3 * freed, hold, 3 * belief.release_lag_s)
+        lag = max(3 * freed, 2 * hold, 3 * belief.release_lag_s)
         return msgspec.structs.replace(belief, release_lag_s=lag, floor=0, calm_until=now + _calm(belief, in_a_row))
     floor = belief.floor if belief.floor < fill else 0
     floor = min(floor, others) if others and floor > others else floor
-    soft = (floor + fill) // 2 if fill > floor * SEARCH_ENDS_AT else floor
+    soft = _between(floor, fill) if fill > floor * SEARCH_ENDS_AT else floor
     return msgspec.structs.replace(
         belief, ceiling=fill, floor=floor, soft=max(1, soft), calm_until=now + _calm(belief, in_a_row)
     )
+
+
+def _between(floor: int, ceiling: int) -> int:
+    """The next fill to try: the geometric mean, since a limit's order of magnitude is what is unknown at first."""
+    return max(1, round((max(floor, ceiling / 16) * ceiling) ** 0.5))
 
 
 def _calm(belief: Belief, in_a_row: int) -> float:
@@ -281,12 +327,13 @@ def _calm(belief: Belief, in_a_row: int) -> float:
     return float(min(600.0, 0.25 * base * 2.0 ** min(in_a_row - 2, 10)))
 
 
-def batch_ended(belief: Belief, *, hold_s: float, tokens: int, overlap: float) -> Belief:
+def batch_ended(belief: Belief, now: float, *, hold_s: float, tokens: int, overlap: float) -> Belief:
     """A batch of ours ended after ``hold_s``; ``overlap`` is how many of ours were held at once on average."""
     pace = belief.pace
     rate = tokens * max(1.0, overlap) / max(hold_s, 1e-3)
     return msgspec.structs.replace(
         belief,
+        released_at=belief.released_at or now,
         pace=Pace(
             hold_s=_mean(pace.hold_s, hold_s),
             validating_s=pace.validating_s,

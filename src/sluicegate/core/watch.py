@@ -21,7 +21,6 @@ class Pending:
 def next_look_at(
     pending: Iterable[Pending],
     *,
-    now: float,
     last_look: float,
     poll_s: float,
     poll_max_s: float,
@@ -30,19 +29,18 @@ def next_look_at(
 ) -> float:
     """When the list should be read next, at least ``poll_s`` after ``last_look`` and at most ``poll_max_s`` after it.
 
-    Where nothing is known of how long batches live, the time that the youngest has lived sets the pace: a look costs
-    at most a quarter of that in delay.
+    The time is reckoned from the last look, so that asking again later gives the same answer. Where nothing is known of
+    how long batches live, the time that one has lived sets the pace: a look costs at most a quarter of that in delay.
     """
-    earliest = last_look + poll_s
     wanted = last_look + poll_max_s
     for one in pending:
-        age = max(0.0, now - one.since)
+        start = max(last_look, one.since)
         expected = validating_s if one.answer_awaited and validating_s is not None else hold_s
         if expected is None:
-            at = now + age / 4
+            at = start + (start - one.since) / 4
         else:
-            left = one.since + expected - now
-            # Overdue ends are looked for at once; far ends in a few steps that get shorter.
-            at = now + left * AHEAD if left > poll_s else now
+            left = one.since + expected - start
+            # A near end is looked for when it is due; a far one in a few steps that get shorter.
+            at = start + (left if left <= 3 * poll_s else left * AHEAD)
         wanted = min(wanted, at)
-    return max(earliest, wanted)
+    return max(last_look + poll_s, wanted)
