@@ -32,6 +32,7 @@ from sluicegate.errors import (
     TokenLimitExceeded,
     Unavailable,
 )
+from sluicegate.ports import Backend
 
 NOW = 1_790_000_000.0
 BATCH = {
@@ -175,6 +176,13 @@ async def create(backend: BatchBackend) -> Any:
     return await backend.create(
         input_file_id="file-1", endpoint="/v1/chat/completions", metadata={"sluicegate": "a:b:1"}
     )
+
+
+def test_it_is_a_backend() -> None:
+    """The port's protocol holds, as far as types tell."""
+    kind: type[Backend] = BatchBackend
+
+    assert {name for name in vars(Backend) if not name.startswith("_")} <= set(dir(kind))
 
 
 # Create
@@ -498,6 +506,25 @@ async def test_refusals_of_uploads_are_told_apart(server: Server, tmp_path: Path
     assert type(caught.value) is kind
 
 
+async def test_a_refusal_in_the_middle_of_an_upload_is_heard(server: Server, tmp_path: Path) -> None:
+    """A server that answers before it has read the file, and closes, is understood."""
+    path = tmp_path / "big.jsonl"
+    path.write_bytes(b"x" * 8_000_000)
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply(413, error(None, "File is too large."), connection="close"))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    listening = await asyncio.start_server(early, "127.0.0.1", 0)
+    async with connected(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}") as backend:
+        with pytest.raises(CallRefused, match="too large"):
+            await backend.upload(path, filename="big.jsonl")
+    listening.close()
+
+
 async def test_files_are_found_on_all_pages(server: Server) -> None:
     """Names are looked up on every page; other purposes are no input files."""
     named = {**FILE, "id": "file-7", "filename": "wanted.jsonl"}
@@ -668,6 +695,27 @@ async def test_a_read_refused_with_403_goes_again_with_a_new_token(server: Serve
     assert [r.headers["authorization"] for r in server.requests] == [
         "Bearer token-1-1", "Bearer token-2-1", "Bearer token-2-1", "Bearer token-3-1",
     ]  # fmt: skip
+
+
+async def test_calls_that_are_refused_together_share_one_renewal(server: Server, entra: dict[str, Any]) -> None:
+    """A token that runs out under several calls at once ends none of them."""
+    expired = asyncio.Event()
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.headers["authorization"] == "Bearer token-1-1":
+            if sum(r.headers["authorization"] == "Bearer token-1-1" for r in server.requests) == 3:
+                expired.set()
+            await expired.wait()
+            writer.write(reply(403, error("forbidden", "expired")))
+        else:
+            writer.write(reply(200, {"data": [], "has_more": False}))
+
+    server.script = [answer]
+    async with connected(server.url, **azure(server.url, **entra)) as backend:
+        pages = await asyncio.gather(*(backend.list_batches() for _ in range(3)))
+
+    assert len(pages) == 3
+    assert FakeCredential.made == 2
 
 
 async def test_a_lasting_403_is_the_end_after_one_renewal(server: Server, entra: dict[str, Any]) -> None:

@@ -117,10 +117,12 @@ class BatchBackend:
 
     @property
     def resource(self) -> str:
+        """The same for both of Azure's surfaces; OpenAI's carries organisation and project, if they are set."""
         return self._surface.resource
 
     @property
     def dialect(self) -> Dialect:
+        """From the address, or as told."""
         return self._surface.dialect
 
     @property
@@ -129,6 +131,7 @@ class BatchBackend:
         return self._account.reason if self._account else "only Azure's management API tells a deployment's limit"
 
     async def upload(self, source: Path, *, filename: str, expires_after_s: int | None = None) -> RemoteFile:
+        """Stream ``source`` from disk, 64 KiB at a time; an expiry is brought within what the provider allows."""
         call = self._call(Kind.UPLOAD, f"upload {filename}", "POST /files")
         extra: dict[str, object] | None = None
         if expires_after_s is not None:
@@ -150,6 +153,7 @@ class BatchBackend:
         return uploaded
 
     async def find_files(self, filenames: frozenset[str]) -> tuple[RemoteFile, ...]:
+        """Read all pages, also where paging is ignored."""
         call = self._call(Kind.LIST, "list the files", "GET /files")
         # Azure documents no paging here and may ignore it; what it does not document is not sent.
         limit = OPENAI_FILES_PER_PAGE if self.dialect is Dialect.OPENAI else None
@@ -179,6 +183,7 @@ class BatchBackend:
         raise Unavailable(f"cannot {call.what}: the list does not end after {FILE_PAGES_MAX} pages")
 
     async def file(self, file_id: str) -> RemoteFile:
+        """One file. Raises NotFound only on the provider's word about this very file."""
         call = self._call(Kind.ITEM, f"look at file {file_id}", f"GET /files/{file_id}", file_id)
         reply = await self._read(call, lambda: self._reads.files.with_raw_response.retrieve(file_id))
         found = wire.file(wire.decode(reply.content))
@@ -187,6 +192,7 @@ class BatchBackend:
         return found
 
     async def delete_file(self, file_id: str) -> None:
+        """Delete a file; 404 is as good."""
         call = self._call(Kind.ITEM, f"delete file {file_id}", f"DELETE /files/{file_id}", file_id)
         try:
             await self._read(call, lambda: self._writes.files.with_raw_response.delete(file_id))
@@ -194,6 +200,7 @@ class BatchBackend:
             return
 
     async def create(self, *, input_file_id: str, endpoint: str, metadata: dict[str, str]) -> Accepted:
+        """One POST, on a connection of its own; see the port for what it raises."""
         call = self._call(Kind.CREATE, "create a batch", "POST /batches")
         path: Any = endpoint  # the SDK's Literal is a snapshot; which paths a provider serves is the check's business
         reply = await self._send(
@@ -212,6 +219,7 @@ class BatchBackend:
         return Accepted(batch=created, headers=wire.quota_headers(reply.headers))
 
     async def list_batches(self, *, after: str | None = None, limit: int = 100) -> BatchPage:
+        """One page; ``next_after`` is None too where the provider's cursor does not move."""
         call = self._call(Kind.LIST, "list the batches", "GET /batches")
         reply = await self._read(
             call,
@@ -223,16 +231,19 @@ class BatchBackend:
         return page
 
     async def batch(self, batch_id: str) -> ProviderBatch:
+        """One batch. Raises NotFound only on the provider's word about this very batch (D3)."""
         call = self._call(Kind.ITEM, f"look at batch {batch_id}", f"GET /batches/{batch_id}", batch_id)
         reply = await self._read(call, lambda: self._reads.batches.with_raw_response.retrieve(batch_id))
         return self._one_batch(call, reply)
 
     async def cancel(self, batch_id: str) -> ProviderBatch:
+        """Ask for a cancel, once."""
         call = self._call(Kind.CANCEL, f"cancel batch {batch_id}", f"POST /batches/{batch_id}/cancel", batch_id)
         reply = await self._read(call, lambda: self._writes.batches.with_raw_response.cancel(batch_id))
         return self._one_batch(call, reply)
 
     async def download(self, file_id: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """Pieces of at most 256 KiB from ``offset``; servers that know no ranges are read from the start."""
         call = self._call(Kind.ITEM, f"download file {file_id}", f"GET /files/{file_id}/content", file_id)
         # Offsets count the file's own bytes, so nothing on the way may compress them.
         headers = {"Accept-Encoding": "identity"}
@@ -266,9 +277,11 @@ class BatchBackend:
                 raise wire.refused(call, reply, scrub=self._scrub, now=self._now)
 
     async def deployment_limit(self, deployment: str) -> int | None:
+        """From Azure's management API, where it may be read; raises nothing."""
         return await self._account.deployment_limit(deployment) if self._account else None
 
     async def close(self) -> None:
+        """Close both clients, the sign-in and the management API's client."""
         await self._reads.close()
         await self._writes.close()
         if self._account is not None:
@@ -306,7 +319,12 @@ class BatchBackend:
 
     async def _renewed(self, call: Call, status: int, generation: int) -> bool:
         """Renew the Entra token after a 401 or 403: once between two successes of the same kind of call."""
-        if self._tokens is None or status not in (401, 403) or call.kind in self._renewed_for:
+        if self._tokens is None or status not in (401, 403):
+            return False
+        if generation != self._tokens.generation:
+            # Another call has renewed it while this one was under way with the old token.
+            return True
+        if call.kind in self._renewed_for:
             return False
         self._renewed_for.add(call.kind)
         await self._tokens.renew(generation)
