@@ -26,7 +26,7 @@ from sluicegate.ports import Backend, Tx
 from sluicegate.service import overview, prepare, runs, watcher
 from sluicegate.service.context import Context
 from sluicegate.service.drive import ensure_deployment, lock_name
-from sluicegate.service.intake import CheckRules, Inspection, InputSource, inspect, open_plain
+from sluicegate.service.intake import CheckRules, InputSource, Inspection, inspect, open_plain
 from sluicegate.service.prune import prune
 from sluicegate.settings import Settings
 from sluicegate.wiring import backend_of, context
@@ -35,7 +35,9 @@ T = TypeVar("T")
 Inputs = str | Path | Sequence[str | Path]
 
 
-def run(inputs: Inputs, *, output: str | Path | None = None, errors: str | Path | None = None, **options: Any) -> RunResult:
+def run(
+    inputs: Inputs, *, output: str | Path | None = None, errors: str | Path | None = None, **options: Any
+) -> RunResult:
     """Answer every request of one or several JSONL files, never over the enqueued-token limit.
 
     Args:
@@ -109,7 +111,9 @@ async def submit_async(requests: Iterable[dict[str, Any]], **options: Any) -> As
                 await task
 
 
-async def _as_they_come(source: Path, out: Path, err: Path, task: asyncio.Task[RunResult]) -> AsyncIterator[dict[str, Any]]:
+async def _as_they_come(
+    source: Path, out: Path, err: Path, task: asyncio.Task[RunResult]
+) -> AsyncIterator[dict[str, Any]]:
     """Lines of the growing partial files, in the order of the requests."""
     wanted = [json.loads(line)["custom_id"] for line in source.read_text(encoding="utf-8").splitlines()]
     ready: dict[str, dict[str, Any]] = {}

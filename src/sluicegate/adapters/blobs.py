@@ -28,7 +28,8 @@ class FolderBlobs:
                 (root / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StateUnusable(
-                f"the data folder {root} cannot be used: {error.strerror}; make it writable or name another with --state"
+                f"the data folder {root} cannot be used: {error.strerror}; make it writable or name another "
+                "with --state"
             ) from error
 
     def path(self, key: str) -> Path:
@@ -52,8 +53,8 @@ class FolderBlobs:
             aside.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 raise StateUnusable(
-                    f"{path} cannot be written: {error.strerror}; free disk space or mend the folder, then start again: "
-                    "nothing is lost"
+                    f"{path} cannot be written: {error.strerror}; free disk space or mend the folder, then "
+                    "start again: nothing is lost"
                 ) from error
             raise
         except BaseException:

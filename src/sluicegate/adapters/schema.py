@@ -90,7 +90,7 @@ deployments = sa.Table(
     "deployments", metadata,
     sa.Column("id", sa.Text, primary_key=True),
     _text("resource"), _text("name"), _text("model", null=True), _text("belief"), _int("cap_override", null=True),
-    _bool("paused"), _text("trouble", null=True),
+    _bool("paused"),
 )  # fmt: skip
 
 foreign = sa.Table(

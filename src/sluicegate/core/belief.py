@@ -1,8 +1,8 @@
 """What we believe of a deployment, learned from evidence (D9): its limit, how it counts, how long it takes.
 
-The limit is the least of what the person configured (``cap``), what a number told (``known``: account, header or refusal
-text) and what refusals without a number proved (``soft``, searched between ``floor``, a fill that was accepted, and
-``ceiling``, a fill that was refused). A *fill* is everything that counted at a create, the new part included, in the
+The limit is the least of what the person configured (``cap``), what a number told (``known``: account, header or
+refusal text) and what refusals without a number proved (``soft``, searched between ``floor``, a fill that was accepted,
+and ``ceiling``, a fill that was refused). A *fill* is everything that counted at a create, the new part included, in the
 ledger's tokens.
 
 All times are Unix seconds, durations seconds, tokens whole numbers. Pure: evidence in, a new belief out.
@@ -132,10 +132,9 @@ def allowance(belief: Belief, cap: int | None, now: float) -> Allowance:
         if soft is not None:
             soft = max(round(belief.floor * PROBE_BEYOND), belief.ceiling or 0, soft)
             searching = True
-        elif known is not None and belief.known_source == "refusal":
-            if cap is None or cap > known:
-                known = round(known * PROBE_BEYOND)
-                searching = True
+        elif known is not None and belief.known_source == "refusal" and (cap is None or cap > known):
+            known = round(known * PROBE_BEYOND)
+            searching = True
     if soft is not None and (known is None or soft < known):
         searching = True
         source = "learned" if known is None else f"{source}+learned"

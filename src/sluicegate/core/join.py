@@ -44,20 +44,23 @@ class _Error(msgspec.Struct):
     message: str | None = None
 
 
+_NULL: Final = msgspec.Raw(b"null")
+
+
 class _Line(msgspec.Struct):
     custom_id: str | None = None
-    response: msgspec.Raw | None = None
+    response: msgspec.Raw = _NULL
     error: _Error | str | None = None
 
 
 class _ResponseHead(msgspec.Struct):
     status_code: int | None = None
-    body: msgspec.Raw | None = None
+    body: msgspec.Raw = _NULL
 
 
 _line = msgspec.json.Decoder(_Line)
-_head = msgspec.json.Decoder(_ResponseHead)
-_body = msgspec.json.Decoder(_Body)
+_head = msgspec.json.Decoder(_ResponseHead | None)
+_body = msgspec.json.Decoder(_Body | None)
 
 
 @dataclass(slots=True)
@@ -188,9 +191,7 @@ class Matcher:
 
     def finish(self) -> tuple[Outcome, list[int]]:
         """The outcome, and the positions that no line was found for."""
-        self.outcome.usage = Usage(
-            input_tokens=self._input, cached_tokens=self._cached, output_tokens=self._output
-        )
+        self.outcome.usage = Usage(input_tokens=self._input, cached_tokens=self._cached, output_tokens=self._output)
         passing = self.outcome.passing
         missing = [p for h, (p, _) in self._open.items() if h not in self._answered and p not in passing]
         return self.outcome, missing
@@ -207,17 +208,18 @@ def is_passing(line: bytes) -> bool:
     return code == MISSING or _passing(status, code)
 
 
-def _read_response(raw: msgspec.Raw | None) -> tuple[int | None, dict[str, Any] | None]:
-    if raw is None:
-        return None, None
+def _read_response(raw: msgspec.Raw) -> tuple[int | None, dict[str, Any] | None]:
     try:
         head = _head.decode(raw)
     except msgspec.DecodeError:
+        head = None
+    if head is None:
         return None, None
     try:
-        usage = _body.decode(head.body).usage if head.body is not None else None
+        body = _body.decode(head.body)
     except msgspec.DecodeError:  # a body that is no object: an answer all the same
-        usage = None
+        body = None
+    usage = body.usage if body is not None else None
     return head.status_code, usage if isinstance(usage, dict) else None
 
 

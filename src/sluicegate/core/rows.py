@@ -137,7 +137,6 @@ class DeploymentRow:
     belief: str
     cap_override: int | None = None
     paused: bool = False
-    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,9 +34,7 @@ async def adopt(ctx: Context, run: RunRow, batches: list[ProviderBatch]) -> None
     work = await ctx.workers.blocking(load, run, rows, ctx.blobs)
     by_hash = {wire_hash(work, position): position for position in range(run.requests)}
     for batch in sorted(batches, key=lambda b: b.created_at or 0.0, reverse=True):
-        positions = Spans.of(
-            by_hash[h] for h in await _ids_in(ctx, batch) if h in by_hash
-        )
+        positions = Spans.of(by_hash[h] for h in await _ids_in(ctx, batch) if h in by_hash)
         adopted = await _enter(ctx, work, batch, positions)
         if adopted:
             await note(

@@ -118,9 +118,7 @@ class _Own:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._place = {
-            ordinal: (lines, i) for lines in task.lines for i, ordinal in enumerate(lines.ordinal)
-        }
+        self._place = {ordinal: (lines, i) for lines in task.lines for i, ordinal in enumerate(lines.ordinal)}
         self._at = dict(zip(task.positions, (o for lines in task.lines for o in lines.ordinal), strict=True))
         self._chunks: list[bytes] = []
         self._offset = 0

@@ -192,7 +192,7 @@ class Driver:
         times = [
             next_look_at(
                 [Pending(since=part.held_at or now, answer_awaited=part.unproven and part.validated_at is None)],
-                now=now, last_look=row.listed_at, poll_s=policy.poll_s, poll_max_s=policy.poll_max_s,
+                last_look=row.listed_at, poll_s=policy.poll_s, poll_max_s=policy.poll_max_s,
                 hold_s=paces[part.deployment].hold_s, validating_s=paces[part.deployment].validating_s,
             )
             for part in held
@@ -202,9 +202,7 @@ class Driver:
         return min(times, default=row.listed_at + policy.poll_max_s)
 
     async def _collect_ended(self) -> None:
-        ended = await self._ctx.store.transact(
-            lambda tx: tx.parts(run=self._run_id, stages=frozenset({Stage.ENDED}))
-        )
+        ended = await self._ctx.store.transact(lambda tx: tx.parts(run=self._run_id, stages=frozenset({Stage.ENDED})))
         now = self._ctx.clock.now()
         for part in ended:
             if now >= self._state.collect_again_at.get(part.id, 0.0):
@@ -324,9 +322,7 @@ class Driver:
         waiting = await self._ctx.store.transact(lambda tx: sum(map(len, tx.waiting(self._run_id).values())))
         if not waiting:
             return False
-        busy = await self._ctx.store.transact(
-            lambda tx: [p for p in tx.parts(run=self._run_id) if not p.stage.final]
-        )
+        busy = await self._ctx.store.transact(lambda tx: [p for p in tx.parts(run=self._run_id) if not p.stage.final])
         if not busy:
             self._state.fatal = CostLimitExceeded(
                 f"about {spent:,.2f} USD are spent, the most that --max-cost {most:,.2f} allows; {waiting:,} requests "

@@ -58,9 +58,7 @@ class Joiner:
             offset=array("Q", bytes(8 * count)), length=array("I", bytes(4 * count)),
         )  # fmt: skip
         self._parts: list[str] = [""]
-        self._renamed = {
-            work.ordinal(p): p for p, flags in enumerate(work.flags) if flags & Flag.DUPLICATE_ID
-        }
+        self._renamed = {work.ordinal(p): p for p, flags in enumerate(work.flags) if flags & Flag.DUPLICATE_ID}
         self._open: OrderedDict[tuple[int, int], int] = OrderedDict()
         self.batches = list(work.batches)
         self.settled = 0

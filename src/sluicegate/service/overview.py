@@ -55,9 +55,7 @@ def progress(
     names = {part.deployment for part in parts} | {
         row.id for row in tx.deployments(resource=run.resource) if any(d.run == run.id for d in tx.demands(row.id))
     }
-    rows = tuple(
-        quota(tx, row, policy, now, live) for row in tx.deployments(resource=run.resource) if row.id in names
-    )
+    rows = tuple(quota(tx, row, policy, now, live) for row in tx.deployments(resource=run.resource) if row.id in names)
     waiting = sum(len(spans) for spans in tx.waiting(run.id).values())
     under_way = sum(part.count for part in parts if part.stage.counts)
     home = [part for part in parts if part.stage in (Stage.ENDED, Stage.COLLECTED)]

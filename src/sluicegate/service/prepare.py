@@ -15,7 +15,6 @@ from sluicegate.core.index import Flag, Group
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState
 from sluicegate.core.rows import BatchRow, RunRow
-from sluicegate.core.waiting import Spans
 from sluicegate.errors import InputChanged, InputRefused, UsageError
 from sluicegate.ports import Tx
 from sluicegate.service import collector
@@ -90,9 +89,7 @@ def destinations(request: Request) -> list[tuple[str, str]]:
     return found
 
 
-async def copy_inputs(
-    ctx: Context, request: Request, on_bytes: Callable[[int, int], None] | None
-) -> list[CopiedInput]:
+async def copy_inputs(ctx: Context, request: Request, on_bytes: Callable[[int, int], None] | None) -> list[CopiedInput]:
     """Copy each input into the data folder, named by its content."""
     copied = []
     for name in request.inputs:
@@ -131,8 +128,11 @@ async def known_run(ctx: Context, request: Request, digest: str) -> RunRow | Non
         return mine[0]
     paths = {str(Path(name).absolute()) for name in request.inputs if name != "-"}
     for batch, run in batches:
-        if batch.name in paths and run is not None and run.digest != digest and len(request.inputs) == _count(
-            batches, run.id
+        if (
+            batch.name in paths
+            and run is not None
+            and run.digest != digest
+            and len(request.inputs) == _count(batches, run.id)
         ):
             state = "unfinished" if not run.state.final else "finished"
             raise InputChanged(

@@ -101,10 +101,7 @@ async def _meet_others(ctx: Context, run: RunRow, ways: Ways) -> None:
             break
         if submission.digest_of(batch) == run.digest:
             strangers.append(batch)
-    known = {
-        part.provider_batch
-        for part in await ctx.store.transact(lambda tx: tx.parts(resource=run.resource))
-    }
+    known = {part.provider_batch for part in await ctx.store.transact(lambda tx: tx.parts(resource=run.resource))}
     strangers = [batch for batch in strangers if batch.id not in known]
     if not strangers or ways.new:
         return
@@ -143,9 +140,7 @@ async def result(ctx: Context, run_id: str, started_at: float) -> RunResult:
 
 def usage_of(part: PartRow) -> Usage:
     """The provider's tokens for a part."""
-    return Usage(
-        input_tokens=part.input_tokens, cached_tokens=part.cached_tokens, output_tokens=part.output_tokens
-    )
+    return Usage(input_tokens=part.input_tokens, cached_tokens=part.cached_tokens, output_tokens=part.output_tokens)
 
 
 def cost_of(ctx: Context, run: RunRow, parts: list[PartRow]) -> float | None:

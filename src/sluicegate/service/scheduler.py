@@ -77,9 +77,7 @@ async def turn(
     now = ctx.clock.now()
     record = Record(now, work.run.id)
     new_id = ctx.ids.new("part")
-    result = await ctx.store.transact(
-        lambda tx: _turn(tx, ctx, work, name, live, now, new_id, record, stopping)
-    )
+    result = await ctx.store.transact(lambda tx: _turn(tx, ctx, work, name, live, now, new_id, record, stopping))
     record.tell(ctx)
     return result
 
@@ -96,9 +94,7 @@ def _turn(
     policy = ctx.policy
     margin = policy.margin
     by_group = {
-        group: waits
-        for group, waits in _waiting_by_group(tx, run.id).items()
-        if work.deployment_of(group) == name
+        group: waits for group, waits in _waiting_by_group(tx, run.id).items() if work.deployment_of(group) == name
     }
     demand = sum(known.charge(*work.sums(waits), margin) for waits in by_group.values())
     wanted = DemandRow(run=run.id, deployment=row.id, tokens=0 if stopping else demand, cap=run.cap, at=now)
@@ -114,9 +110,7 @@ def _turn(
     if isinstance(verdict, HoldBack):
         return verdict
     refused = [
-        part
-        for part in tx.parts(run=run.id, deployment=row.id, stages=frozenset({Stage.REFUSED}))
-        if not part.cleaned
+        part for part in tx.parts(run=run.id, deployment=row.id, stages=frozenset({Stage.REFUSED})) if not part.cleaned
     ]
     if verdict.alone:
         doubly = _refused_alone(refused, gate.limits.limit or 0)
@@ -236,9 +230,7 @@ def _cut(
     if requests_max <= 0:
         return None
     redirected = len(msgspec.json.encode(run.redirect)) if run.redirect else 0
-    bounds = cut.Bounds(
-        charge=verdict.size, requests=requests_max, bytes=policy.bytes_max, extra_bytes=redirected
-    )
+    bounds = cut.Bounds(charge=verdict.size, requests=requests_max, bytes=policy.bytes_max, extra_bytes=redirected)
     return cut.cut(waits, work.columns, bounds, lambda t, q: known.charge(t, q, policy.margin))
 
 

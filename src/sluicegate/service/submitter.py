@@ -115,9 +115,7 @@ def lines_of(ctx: Context, work: Work, part: PartRow) -> tuple[list[Lines], str 
     names = ("offset", "length", "model_at", "model_length", "flags")
     for position in requests_of(part):
         ordinal = work.ordinal(position)
-        mine = columns.setdefault(
-            work.batch_at(ordinal), {name: array("Q") for name in (*names, "ordinal")}
-        )
+        mine = columns.setdefault(work.batch_at(ordinal), {name: array("Q") for name in (*names, "ordinal")})
         for name in names:
             mine[name].append(getattr(work, name)[position])
         mine["ordinal"].append(ordinal)
@@ -234,7 +232,7 @@ def refuse_in(
     hold_s = before.pace.hold_s or 60.0
     left = [p.left_at for p in tx.left_since(row.id, now - 4 * hold_s) if p.left_at is not None]
     after = belief.refused(
-        before, now, fill=part.fill, others=part.fill - part.charge, limit=limit,
+        before, now, offered_at=part.intent_at or now, fill=part.fill, others=part.fill - part.charge, limit=limit,
         freed=now - max(left) if left else None, probing=part.probing,
     )  # fmt: skip
     if stage is Stage.SUBMITTING:

@@ -16,7 +16,7 @@ from sluicegate.core.ledger import Verb
 from sluicegate.core.lifecycle import PROVEN, Stage
 from sluicegate.core.refusal import is_token_refusal, limit_in_text
 from sluicegate.core.report import EventKind
-from sluicegate.core.rows import DeploymentRow, ForeignRow, PartRow, ResourceRow, scope
+from sluicegate.core.rows import DeploymentRow, PartRow, ResourceRow, scope
 from sluicegate.core.types import BatchStatus, ProviderBatch
 from sluicegate.errors import AuthenticationFailed, BackendError, Conflict, NotFound
 from sluicegate.ports import Tx
@@ -156,7 +156,9 @@ def _observe(tx: Tx, ctx: Context, record: Record, part: PartRow, batch: Provide
     if part.validated_at is None and batch.status in PROVEN:
         changes["validated_at"] = now
         row, before = deployment_of(tx, part)
-        after = belief.validated(belief.accepted(before, part.fill), now - (part.held_at or now))
+        held_at = part.held_at or now
+        after = belief.accepted(before, _fill_proven(tx, ctx, row, before, part, now), offered_at=held_at)
+        after = belief.validated(after, now - held_at)
         tx.update_deployment(row.id, belief=belief.dump(after))
         say_learned(record, row, before, after, part.run)
     moved = (batch.status.value, batch.requests_completed, batch.requests_failed)
@@ -175,9 +177,16 @@ def _observe(tx: Tx, ctx: Context, record: Record, part: PartRow, batch: Provide
     _end(tx, record, part, batch, now, changes)
 
 
-def _end(
-    tx: Tx, record: Record, part: PartRow, batch: ProviderBatch, now: float, changes: dict[str, object]
-) -> None:
+def _fill_proven(tx: Tx, ctx: Context, row: DeploymentRow, known: belief.Belief, part: PartRow, now: float) -> int:
+    """What surely counted when the provider validated a part: it, others' batches, and ours from before it."""
+    stands = scheduler.standing(tx, row, known, ctx.policy, now)
+    before = sum(
+        p.charge for p in stands.parts if p.stage is Stage.HELD and (p.held_at or now) <= (part.held_at or now)
+    )
+    return min(part.fill, before + stands.foreign)
+
+
+def _end(tx: Tx, record: Record, part: PartRow, batch: ProviderBatch, now: float, changes: dict[str, object]) -> None:
     errors = "; ".join(f"{e.code}: {e.message}" for e in batch.errors) or None
     changes |= {
         "left_at": now, "output_file_id": batch.output_file_id, "error_file_id": batch.error_file_id, "error": errors,
@@ -188,9 +197,9 @@ def _end(
     scheduler.close(tx, part, Verb.RELEASE, now)
     row, before = deployment_of(tx, part)
     if batch.status is BatchStatus.COMPLETED and part.held_at is not None:
-        held = [p for p in tx.parts(deployment=row.id, stages=frozenset({Stage.HELD}))]
+        held = tx.parts(deployment=row.id, stages=frozenset({Stage.HELD}))
         after = belief.batch_ended(
-            before, hold_s=max(0.0, now - part.held_at), tokens=part.charge, overlap=1.0 + len(held)
+            before, now, hold_s=max(0.0, now - part.held_at), tokens=part.charge, overlap=1.0 + len(held)
         )
         tx.update_deployment(row.id, belief=belief.dump(after))
     record.add(

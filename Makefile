@@ -1,0 +1,51 @@
+# The commands of this project. `make demo` and `make test` work on a fresh machine with Python ≥ 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all bench lock dist clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# Both stamps depend on the lock file, so an upgrade reaches a checkout that exists already.
+$(VENV)/.run: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/.run ## The well-known complaint, first as people do it, then through Sluicegate (two minutes)
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev ## Everything that guards a commit
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.dev ## The slow suites too
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.dev ## The benchmarks of README.md and docs/benchmarks.md (half an hour)
+	$(BIN)/python -m benchmarks.makespan
+	$(BIN)/python -m benchmarks.check_speed
+
+lock: ## Pin versions anew
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate --extra azure -o $(LOCK) pyproject.toml requirements-build.in
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate --group dev -c $(LOCK) -o requirements-dev.lock pyproject.toml
+
+dist: $(VENV)/.dev ## Build the wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## Remove what was built
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

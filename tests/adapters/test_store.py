@@ -1,0 +1,213 @@
+"""The store on a real SQLite file, also with several processes on it."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from sluicegate.adapters import schema
+from sluicegate.adapters.store import SqlStore
+from sluicegate.core.ledger import Balance, Dimension, Entry, Verb, post
+from sluicegate.core.lifecycle import RunState, Stage
+from sluicegate.core.report import Event, EventKind
+from sluicegate.core.rows import BatchRow, DemandRow, DeploymentRow, ForeignRow, PartRow, ResourceRow, RunRow
+from sluicegate.core.waiting import Spans
+from sluicegate.errors import StateUnusable
+from sluicegate.ports import Tx
+
+RUN = RunRow(
+    id="run_1", digest="d", state=RunState.ACTIVE, resource="r", dialect="azure", groups="[]", redirect=None, cap=None,
+    requests=10, tokens=100, serial=0, created_at=1.0,
+)  # fmt: skip
+PART = PartRow(
+    id="part_1", run="run_1", deployment="r#d", resource="r", url="/v1/chat/completions", group=0, stage=Stage.RESERVED,
+    requests="0-4", retries="{}", count=5, tokens=50, quarter_chars=40, bytes=500, charge=51, attempt=0, fill=51,
+    unproven=False, probing=False, reason="why", created_at=2.0, blob="parts/part_1.jsonl",
+)  # fmt: skip
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    one = SqlStore(tmp_path / "s.sqlite3")
+    yield one
+    await one.close()
+
+
+def reserve(part: str, amount: int) -> Entry:
+    return post(
+        Verb.RESERVE, scope="r#d", dimension=Dimension.TOKENS, part=part, before=Balance(), at=1.0, amount=amount
+    )
+
+
+async def test_rows_come_back_as_they_went_in(store: SqlStore) -> None:
+    """Every kind of row, each column."""
+    batch = BatchRow(
+        id="batch_1", run="run_1", ordinal=0, name="ü.jsonl", digest="d", input="inputs/d", index="indexes/x", bytes=9,
+        first=0, requests=10, output="o", errors="e",
+    )  # fmt: skip
+    deployment = DeploymentRow(id="r#d", resource="r", name="d", model=None, belief="{}")
+    foreign = ForeignRow(
+        provider_batch="b", resource="r", deployment="*", status="validating", tokens=1, quarter_chars=2,
+        basis="content", seen_at=3.0,
+    )  # fmt: skip
+
+    def write(tx: Tx) -> None:
+        tx.insert(RUN, batch, PART, deployment)
+        tx.put_foreign(foreign)
+        tx.put_foreign(replace(foreign, status="in_progress"))
+        tx.put_resource(ResourceRow(id="r", listed_at=4.0))
+        tx.put_demand(DemandRow(run="run_1", deployment="r#d", tokens=7, cap=None, at=1.0))
+        tx.set_waiting("run_1", 0, 0, Spans.parse("5-9"))
+
+    await store.transact(write)
+
+    assert await store.transact(lambda tx: tx.run("run_1")) == RUN
+    assert await store.transact(lambda tx: tx.batches("run_1")) == [batch]
+    assert await store.transact(lambda tx: tx.part("part_1")) == PART
+    assert await store.transact(lambda tx: tx.deployments(resource="r")) == [deployment]
+    assert await store.transact(lambda tx: tx.foreign("r")) == [replace(foreign, status="in_progress")]
+    assert await store.transact(lambda tx: tx.resource("r")) == ResourceRow(id="r", listed_at=4.0)
+    assert await store.transact(lambda tx: [d.tokens for d in tx.demands("r#d")]) == [7]
+    assert await store.transact(lambda tx: tx.waiting("run_1")) == {(0, 0): Spans.parse("5-9")}
+
+
+async def test_a_stage_is_left_by_one_only(store: SqlStore) -> None:
+    """Compare and set: of two that move a part, one is told that someone else did it."""
+    await store.transact(lambda tx: tx.insert(RUN, PART))
+
+    first = await store.transact(lambda tx: tx.move_part("part_1", Stage.RESERVED, Stage.SUBMITTING, intent_at=5.0))
+    second = await store.transact(lambda tx: tx.move_part("part_1", Stage.RESERVED, Stage.SUBMITTING, intent_at=6.0))
+    assert (first, second) == (True, False)
+    assert (await store.transact(lambda tx: tx.part("part_1"))).intent_at == 5.0  # type: ignore[union-attr]
+    with pytest.raises(AssertionError):
+        await store.transact(lambda tx: tx.move_part("part_1", Stage.SUBMITTING, Stage.COLLECTED))
+
+
+async def test_a_balance_is_the_sum_of_entries_by_run_and_by_part(store: SqlStore) -> None:
+    """D2, over the database."""
+    other = replace(PART, id="part_2", run="run_2")
+    await store.transact(lambda tx: tx.insert(RUN, PART, other))
+
+    def write(tx: Tx) -> None:
+        tx.append(reserve("part_1", 51))
+        tx.append(reserve("part_2", 9))
+        before = tx.balance("r#d", Dimension.TOKENS, part="part_1")
+        tx.append(post(Verb.HOLD, scope="r#d", dimension=Dimension.TOKENS, part="part_1", before=before, at=2.0))
+
+    await store.transact(write)
+
+    assert await store.transact(lambda tx: tx.balance("r#d", Dimension.TOKENS)) == Balance(reserved=9, held=51)
+    assert await store.transact(lambda tx: tx.balances_by_run("r#d", Dimension.TOKENS)) == {
+        "run_1": Balance(held=51), "run_2": Balance(reserved=9),
+    }  # fmt: skip
+    assert [e.verb for e in await store.transact(lambda tx: tx.entries(part="part_1"))] == [Verb.RESERVE, Verb.HOLD]
+
+
+async def test_the_database_itself_refuses_a_second_reservation(store: SqlStore) -> None:
+    """Even a programme that does not ask for the balance first cannot reserve, hold or close twice."""
+    await store.transact(lambda tx: tx.append(reserve("part_1", 5)))
+
+    with pytest.raises(sa.exc.IntegrityError):
+        await store.transact(lambda tx: tx.append(reserve("part_1", 5)))
+
+
+async def test_a_transaction_that_fails_leaves_nothing(store: SqlStore) -> None:
+    """All or nothing."""
+
+    def write(tx: Tx) -> None:
+        tx.insert(RUN)
+        raise RuntimeError("die here")
+
+    with pytest.raises(RuntimeError):
+        await store.transact(write)
+    assert await store.transact(lambda tx: tx.runs()) == []
+
+
+async def test_events_are_kept_in_order_with_their_fields(store: SqlStore) -> None:
+    """The record of what happened is JSON with a version."""
+    event = Event(at=1.0, kind=EventKind.REFUSED, sentence="ü", run="run_1", part="p", fields={"limit": 30_000})
+    await store.transact(lambda tx: tx.add_event(event))
+
+    (number, read), *rest = await store.transact(lambda tx: tx.events(run="run_1"))
+    assert read == event and not rest
+    assert await store.transact(lambda tx: tx.events(after=number)) == []
+
+
+async def test_the_migrations_make_exactly_the_schema(store: SqlStore, tmp_path: Path) -> None:
+    """The tables that the code describes are the tables that the migrations make."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 's.sqlite3'}")
+    with engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), schema.metadata)
+    engine.dispose()
+
+    assert differences == []
+
+
+async def test_a_folder_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    """An old programme never writes into rows it does not understand."""
+    path = tmp_path / "s.sqlite3"
+    await SqlStore(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+
+    with pytest.raises(StateUnusable, match="newer version"):
+        SqlStore(path)
+
+
+async def test_an_unwritable_database_says_what_to_do(tmp_path: Path) -> None:
+    """A directory in the file's place stands for every way in which it cannot be opened."""
+    (tmp_path / "s.sqlite3").mkdir()
+
+    with pytest.raises(StateUnusable, match="--state"):
+        SqlStore(tmp_path / "s.sqlite3")
+
+
+WRITER = """
+    import asyncio, sys
+    from pathlib import Path
+    from sluicegate.adapters.store import SqlStore
+    from sluicegate.core.ledger import Balance, Dimension, Verb, post
+
+    LIMIT = 1_000
+    name = sys.argv[2]
+
+    async def main():
+        store = SqlStore(Path(sys.argv[1]))
+        for i in range(100):
+            def turn(tx):
+                total = tx.balance("r#d", Dimension.TOKENS).total
+                if total + 10 <= LIMIT:
+                    tx.append(post(Verb.RESERVE, scope="r#d", dimension=Dimension.TOKENS, part=f"{name}-{i}",
+                                   before=Balance(), at=0.0, amount=10))
+            await store.transact(turn)
+        await store.close()
+
+    asyncio.run(main())
+"""
+
+
+async def test_processes_that_reserve_at_once_never_pass_the_limit(tmp_path: Path) -> None:
+    """Three processes, 300 turns, room for 100: the balance ends at the limit exactly (D2)."""
+    path = tmp_path / "s.sqlite3"
+    await SqlStore(path).close()
+    writers = [
+        subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITER), str(path), name]) for name in ("a", "b", "c")
+    ]
+    codes = [await asyncio.to_thread(writer.wait) for writer in writers]
+
+    store = SqlStore(path)
+    total = await store.transact(lambda tx: tx.balance("r#d", Dimension.TOKENS))
+    await store.close()
+    assert codes == [0, 0, 0]
+    assert total == Balance(reserved=1_000)

@@ -1,0 +1,112 @@
+"""Admit or hold back (D1, D2): never over the limit, and always with a reason."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluicegate.core.admission import Admit, Gate, HoldBack, decide
+from sluicegate.core.belief import Allowance, Belief, Pace
+
+PROVEN = Allowance(limit=60_000, source="header", proven=60_000, searching=False)
+
+
+def gate(**changes: object) -> Gate:
+    base = Gate(
+        limits=PROVEN, belief=Belief(creates_answered=1), reserved=0, held=0, foreign=0, lagging=0, unproven=0,
+        submitting=0, waiting=285_000, largest=3_200, mine=0, my_share=None, serial=0, paused=False, creates_left=100,
+        creates_left_at=None, files_left=100, poll_s=1.0, part_s_least=0.0,
+    )  # fmt: skip
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+tokens = st.integers(0, 80_000)
+
+
+@given(
+    limit=st.integers(1, 100_000), proven=tokens, searching=st.booleans(), reserved=tokens, held=tokens, foreign=tokens,
+    lagging=tokens, waiting=tokens, largest=st.integers(1, 5_000), serial=st.integers(0, 50),
+    share=st.none() | tokens, hold=st.none() | st.floats(0.1, 1e6),
+)  # fmt: skip
+def test_what_is_admitted_always_fits(
+    limit: int, proven: int, searching: bool, reserved: int, held: int, foreign: int, lagging: int, waiting: int,
+    largest: int, serial: int, share: int | None, hold: float | None,
+) -> None:  # fmt: skip
+    """``fill + size ≤ limit``, for every state there is; the only exception says so by ``alone``."""
+    one = gate(
+        limits=Allowance(limit=limit, source="x", proven=min(limit, proven), searching=searching), reserved=reserved,
+        held=held, foreign=foreign, lagging=lagging, waiting=waiting, largest=min(largest, max(1, waiting)),
+        serial=serial, my_share=share, belief=Belief(creates_answered=1, pace=Pace(hold_s=hold)),
+    )  # fmt: skip
+
+    verdict = decide(one, 0.0)
+
+    assert verdict.reason
+    if isinstance(verdict, Admit):
+        assert verdict.size > 0
+        assert verdict.alone or one.fill + verdict.size <= limit
+        assert not verdict.alone or one.fill == 0
+
+
+def test_all_that_fits_goes_as_one_part() -> None:
+    """Nothing would be gained by cutting: 182 MB under a limit of 1 B are one batch."""
+    verdict = decide(gate(limits=replace(PROVEN, limit=10**9, proven=10**9)), 0.0)
+
+    assert isinstance(verdict, Admit)
+    assert verdict.size >= 285_000
+
+
+def test_neighbouring_parts_differ_in_size() -> None:
+    """Equal parts that share a rate end together and leave the service idle."""
+    sizes = [decide(gate(serial=i), 0.0).size for i in range(10)]  # type: ignore[union-attr]
+
+    assert all(abs(a - b) > 500 for a, b in zip(sizes, sizes[1:], strict=False))
+    assert 4_000 < sum(sizes) / len(sizes) < 8_000
+
+
+def test_an_unknown_limit_is_met_with_a_small_first_part_and_patience() -> None:
+    """The first answer may tell the limit for nothing; until it is there, nothing else is sent."""
+    unknown = Allowance(limit=None, source="", proven=0, searching=True)
+
+    first = decide(gate(limits=unknown, belief=Belief()), 0.0)
+    assert isinstance(first, Admit) and first.size == 14_250
+    assert isinstance(decide(gate(limits=unknown, belief=Belief(), submitting=1, unproven=1), 0.0), HoldBack)
+    assert isinstance(decide(gate(limits=unknown, unproven=1), 0.0), HoldBack)
+
+    second = decide(gate(limits=unknown), 0.0)
+    assert isinstance(second, Admit) and second.size == 285_000
+
+
+def test_only_one_part_at_a_time_goes_beyond_what_is_proven_while_searching() -> None:
+    """A wrong belief costs one refusal and not ten."""
+    searching = Allowance(limit=50_000, source="learned", proven=30_000, searching=True)
+
+    probe = decide(gate(limits=searching, held=30_000), 0.0)
+    assert isinstance(probe, Admit) and probe.probing and probe.size == 20_000
+    assert isinstance(decide(gate(limits=searching, held=50_000 - 1_000, unproven=1), 0.0), HoldBack)
+
+
+def test_a_run_with_its_fair_share_lets_the_other_go_first() -> None:
+    """Two processes take turns: room beyond one's share is left to the other."""
+    verdict = decide(gate(held=40_000, mine=40_000, my_share=30_000), 0.0)
+
+    assert isinstance(verdict, HoldBack)
+    assert "fair share" in verdict.reason
+
+
+def test_obstacles_are_named() -> None:
+    """Paused, creation rate, files, calm after refusals: each holds back with its own sentence."""
+    assert "paused" in decide(gate(paused=True), 0.0).reason
+    assert "per hour" in decide(gate(creates_left=0, creates_left_at=99.0), 0.0).reason
+    assert "files" in decide(gate(files_left=0), 0.0).reason
+    calm = decide(gate(belief=Belief(creates_answered=1, calm_until=50.0)), 49.0)
+    assert isinstance(calm, HoldBack) and calm.until == 50.0
+
+
+def test_a_request_that_exceeds_the_limit_only_by_the_margin_goes_alone_at_an_empty_gate() -> None:
+    """It may fit by the provider's count; only the provider can say (D9)."""
+    alone = decide(gate(largest=61_000, waiting=61_000), 0.0)
+
+    assert isinstance(alone, Admit) and alone.alone and alone.size == 61_000
+    shared = decide(gate(largest=61_000, waiting=99_000, held=1), 0.0)
+    assert isinstance(shared, Admit) and not shared.alone and shared.size < 60_000

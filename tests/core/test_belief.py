@@ -1,0 +1,150 @@
+"""What is learned from evidence (D9): each test is one piece of evidence and what follows from it."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluicegate.core import belief as b
+from sluicegate.core.belief import Belief
+
+
+def refuse(belief: Belief, now: float, fill: int, limit: int | None = None, **more: object) -> Belief:
+    given = {"offered_at": now - 1.0, "others": 0, "freed": None, "probing": False} | more
+    return b.refused(belief, now, fill=fill, limit=limit, **given)  # type: ignore[arg-type]
+
+
+def test_a_number_in_a_refusal_is_the_limit_and_says_where_it_is_from() -> None:
+    """ "30K" in the text ends all guessing."""
+    known = refuse(Belief(), 10.0, 285_000, 30_000)
+
+    allowed = b.allowance(known, None, 11.0)
+    assert (allowed.limit, allowed.source) == (30_000, "refusal")
+
+
+def test_the_persons_limit_is_a_cap_that_refusals_correct_downwards() -> None:
+    """``--limit`` is never exceeded, and believed no longer when the provider proves it too high."""
+    told_too_high = refuse(Belief(), 10.0, 120_000, 60_000)
+
+    assert b.allowance(Belief(), 120_000, 0.0).limit == 120_000
+    assert b.allowance(told_too_high, 120_000, 11.0).limit == 60_000
+    assert b.allowance(told_too_high, 40_000, 11.0).limit == 40_000
+    assert b.allowance(told_too_high, 40_000, 11.0).source.startswith("configured")
+
+
+def test_headers_follow_a_limit_that_changes_in_both_directions() -> None:
+    """Azure tells the limit with every create: the newest header counts."""
+    known = b.header_seen(Belief(), 1.0, maximum=60_000, enqueued=None, quarter_chars=0)
+    raised = b.header_seen(known, 2.0, maximum=180_000, enqueued=None, quarter_chars=0)
+    halved = b.header_seen(raised, 3.0, maximum=30_000, enqueued=None, quarter_chars=0)
+
+    assert [b.allowance(x, None, 4.0).limit for x in (known, raised, halved)] == [60_000, 180_000, 30_000]
+
+
+@given(st.integers(5_000, 2_000_000_000), st.integers(0, 20))
+def test_without_a_number_the_search_finds_most_of_the_limit_in_few_refusals(limit: int, skew: int) -> None:
+    """From nothing known, bisection on a logarithmic scale: at most 12 refusals, and at least half is found."""
+    belief, refusals, offers = Belief(), 0, 0
+    fill = limit * (2 + skew)
+    now = 0.0
+    while offers < 60:
+        offers += 1
+        now += 10.0
+        if fill > limit:
+            refusals += 1
+            belief = refuse(belief, now, fill)
+        else:
+            belief = b.accepted(belief, fill, offered_at=now)
+        allowed = b.allowance(belief, None, now)
+        assert allowed.limit is not None
+        if allowed.limit == fill:
+            break
+        fill = allowed.limit
+    assert refusals <= 12
+    assert limit / 2 <= belief.floor <= limit
+
+
+def test_one_burst_of_refusals_is_one_piece_of_evidence() -> None:
+    """Parts that were under way when the first refusal came in do not halve the limit again and again."""
+    first = refuse(b.accepted(Belief(), 20_000, offered_at=0.0), 10.0, 60_000)
+
+    again = refuse(first, 11.0, 59_000, offered_at=9.0)
+    assert (again.soft, again.ceiling, again.floor) == (first.soft, first.ceiling, first.floor)
+
+
+def test_a_refusal_below_a_fill_that_was_accepted_suggests_late_release() -> None:
+    """The provider frees late (F§4.2): what ended lately is counted on, and one part at a time tries."""
+    proven = b.accepted(Belief(known=60_000, known_source="header"), 60_000, offered_at=0.0)
+    ended = b.batch_ended(proven, 100.0, hold_s=10.0, tokens=5_000, overlap=3.0)
+
+    late = refuse(ended, 103.0, 59_000, 60_000, freed=1.0)
+    assert late.release_lag_s >= 10.0
+    assert late.reuse_doubted
+    assert b.allowance(late, None, 104.0).limit == 60_000
+
+
+def test_a_probe_is_made_only_after_calm_and_its_refusal_makes_the_next_one_rarer() -> None:
+    """Growing back is careful: three lives of a batch without a refusal, then longer."""
+    known = refuse(Belief(), 100.0, 90_000, 60_000)
+    known = b.batch_ended(known, 110.0, hold_s=10.0, tokens=1, overlap=1.0)
+
+    assert b.allowance(known, None, 120.0).limit == 60_000
+    probe = b.allowance(known, None, 131.0)
+    assert probe.limit == 75_000 and probe.searching
+
+    refused = refuse(known, 135.0, 75_000, 60_000, probing=True)
+    assert b.allowance(refused, None, 135.0 + 31.0).limit == 60_000
+    assert b.allowance(refused, None, 135.0 + 46.0).limit == 75_000
+
+
+def test_an_accepted_probe_forgets_the_old_number_and_grows() -> None:
+    """The limit was raised: what a refusal said before no longer holds."""
+    known = refuse(Belief(), 100.0, 90_000, 60_000)
+
+    grown = b.accepted(known, 75_000, offered_at=200.0)
+    assert grown.known is None
+    assert b.allowance(grown, None, 201.0).limit == round(75_000 * b.GROWTH)
+
+
+def test_a_reservation_covers_both_of_the_providers_counts() -> None:
+    """By characters at create, by tokens while validating (F§4.1): the larger, times the margin, rounded up."""
+    belief = Belief(text_factor=1.15, char_factor=1.4)
+
+    assert belief.charge(1000, 100, 1.0) == 1150
+    assert belief.charge(100, 1000, 1.0) == 1400
+    assert belief.charge(100, 1000, 1.02) == 1428
+    assert belief.charge(0, 0, 1.0) == 1
+
+
+def test_the_header_calibrates_characters_and_usage_calibrates_tokens() -> None:
+    """Factors rise at once and fall slowly; what cannot be the same unit is not believed."""
+    seen = b.header_seen(Belief(), 1.0, maximum=None, enqueued=1150, quarter_chars=1000)
+    assert seen.chars_factor == pytest.approx(1.15)
+    assert seen.tokens_factor == pytest.approx(1.15)
+
+    used = b.usage_seen(seen, counted=12_000, estimated=10_000)
+    assert used.tokens_factor == pytest.approx(1.2)
+    assert 1.1 < b.usage_seen(used, counted=10_000, estimated=10_000).tokens_factor < 1.2
+    assert b.usage_seen(used, counted=99_000, estimated=10_000) == used
+    running_total = b.header_seen(Belief(), 1.0, maximum=None, enqueued=740_000, quarter_chars=1000)
+    assert running_total.char_factor is None
+
+
+def test_calibration_explains_a_refusal_just_below_the_known_limit() -> None:
+    """Once we know that the provider counts 15 % more, the refusal at 98 % of the limit was no secret limit."""
+    refused = refuse(b.accepted(Belief(), 30_000, offered_at=0.0), 5.0, 59_000, 60_000)
+    assert refused.soft is not None
+
+    calibrated = b.usage_seen(refused, counted=11_500, estimated=10_000)
+    assert calibrated.soft is None
+    assert b.allowance(calibrated, None, 6.0).limit == 60_000
+
+
+@given(st.integers(1, 10**10), st.integers(0, 10**10), st.floats(1.0, 1.5))
+def test_beliefs_survive_their_row(known: int, floor: int, factor: float) -> None:
+    """What is stored is what is read."""
+    belief = Belief(known=known, floor=floor, text_factor=factor)
+
+    assert b.load(b.dump(belief)) == belief
+    assert b.load(None) == Belief()
+    assert msgspec.json.decode(b.dump(belief))["known"] == known
