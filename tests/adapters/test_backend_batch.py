@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sluicegate.adapters.backend_batch import BatchBackend, Timeouts, connect
+from sluicegate.adapters.credentials import COGNITIVE_SCOPE, TokenSource
 from sluicegate.core.types import BatchStatus, Dialect
 from sluicegate.errors import (
     AuthenticationFailed,
@@ -742,6 +743,27 @@ async def test_a_create_refused_with_403_is_not_sent_again_by_the_adapter(
 
     assert server.count("POST") == 2
     assert server.requests[-1].headers["authorization"] == "Bearer token-2-1"
+
+
+async def test_a_token_serves_to_its_end_if_no_new_one_is_to_be_had() -> None:
+    """A sign-in that fails before the old token has ended is no failure yet."""
+    clock = [NOW]
+
+    class Failing(FakeCredential):
+        async def get_token(self, *scopes: str) -> Token:
+            if self.asked:
+                raise OSError("no network")
+            return await super().get_token(*scopes)
+
+    tokens = TokenSource(Failing, scope=COGNITIVE_SCOPE, now=lambda: clock[0])
+    first = await tokens()
+    clock[0] += 3_590
+    late = await tokens()
+    clock[0] += 20
+
+    assert late == first
+    with pytest.raises(Unavailable, match="no network"):
+        await tokens()
 
 
 async def test_the_three_surfaces_have_their_paths_and_credentials(server: Server) -> None:

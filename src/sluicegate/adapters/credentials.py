@@ -28,8 +28,8 @@ MESSAGE_CHARS_MAX: Final = 1_000
 COGNITIVE_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
 """The scope of Azure OpenAI's data plane (Microsoft's batch how-to, 2026)."""
 
-RENEW_BEFORE_S: Final = 300.0
-"""A token is renewed this long before its end, so that none runs out under way."""
+RENEW_BEFORE_S: Final = 600.0
+"""A token is renewed this long before its end: none runs out under way, and a sign-in that fails may recover."""
 
 _LOGIN_TIMEOUT_S: Final = 120.0
 _AZURE_HOSTS: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com", ".azure.us")
@@ -111,7 +111,7 @@ def surface_of(
     before = "/".join(segments[: segments.index("openai")]) if "openai" in segments else path
     resource = f"{origin}{before.removesuffix('/v1')}"
     if segments[-1] == "v1":
-        # A dated version, as OPENAI_API_VERSION often holds, would be refused here; only one in the address itself goes.
+        # A dated version, as OPENAI_API_VERSION often holds, would be refused here; one in the address itself goes.
         return Surface(
             dialect=Dialect.AZURE,
             base_url=f"{origin}{path}",
@@ -247,7 +247,12 @@ class TokenSource:
             if token is None or token.expires_on - self._now() < RENEW_BEFORE_S:
                 if self._credential is None:
                     self._credential = self._factory()
-                token = self._token = await self._fetch(self._credential)
+                try:
+                    token = self._token = await self._fetch(self._credential)
+                except (AuthenticationFailed, Unavailable):
+                    # A network that is down for a while is no reason to stop while the old token still opens doors.
+                    if token is None or token.expires_on <= self._now():
+                        raise
             return token.token
 
     async def renew(self, generation: int) -> None:
