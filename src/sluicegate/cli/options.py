@@ -1,0 +1,133 @@
+"""The options that commands share. Values stay texts here: :mod:`sluicegate.settings` reads and judges them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from sluicegate.errors import UsageError
+
+if TYPE_CHECKING:
+    from sluicegate.settings import Settings
+
+PROVIDER = Group("Provider and quota", sort_key=2)
+OUTPUT = Group("Output and settings", sort_key=3)
+
+NOT_SETTINGS = frozenset({"config", "json", "debug", "pairs"})
+"""Fields of the option classes that are no settings."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Options of every command that reads settings: the provider, the data folder. None means "not given"."""
+
+    base_url: Annotated[
+        str | None,
+        Parameter(group=PROVIDER, metavar="URL", help="Address of the API. [env: OPENAI_BASE_URL] [default: OpenAI's]"),
+    ] = None
+    azure_endpoint: Annotated[
+        str | None,
+        Parameter(
+            group=PROVIDER, metavar="URL",
+            help="Azure OpenAI endpoint, https://NAME.openai.azure.com. [env: AZURE_OPENAI_ENDPOINT]",
+        ),
+    ] = None  # fmt: skip
+    api_version: Annotated[
+        str | None,
+        Parameter(
+            group=PROVIDER, metavar="DATE",
+            help="Azure's api-version. [env: OPENAI_API_VERSION] [default: the last general one]",
+        ),
+    ] = None  # fmt: skip
+    state: Annotated[
+        str | None,
+        Parameter(
+            group=OUTPUT, metavar="DIR", help="Folder of the ledger and of unfinished runs. [default: user data folder]"
+        ),
+    ] = None  # fmt: skip
+    config: Annotated[
+        Path | None,
+        Parameter(
+            group=OUTPUT, metavar="FILE",
+            help="Settings file. [env: SLUICEGATE_CONFIG] [default: ./sluicegate.toml or the user's, if there is one]",
+        ),
+    ] = None  # fmt: skip
+    pairs: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set", group=OUTPUT, metavar="NAME=VALUE", negative=(), show_default=False,
+            help="Any other setting, as --set margin=1.05; may be repeated. `sluicegate config` lists them.",
+        ),
+    ] = ()  # fmt: skip
+    json: Annotated[bool, Parameter(group=OUTPUT, negative=(), show_default=False, help="Print JSON for machines.")] = (
+        False
+    )
+    debug: Annotated[
+        bool,
+        Parameter(
+            group=OUTPUT,
+            negative=(),
+            show_default=False,
+            help="Show the traceback of an error. [env: SLUICEGATE_DEBUG]",
+        ),
+    ] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target(Where):
+    """And of those that plan work for a deployment."""
+
+    deployment: Annotated[
+        str | None,
+        Parameter(group=PROVIDER, metavar="NAME", help="The deployment to use. [default: what each line names]"),
+    ] = None
+    limit: Annotated[
+        str | None,
+        Parameter(
+            group=PROVIDER, metavar="TOKENS",
+            help="Enqueued-token limit, as 30K, 1.5M or 5B: your cap. [default: learned from the provider]",
+        ),
+    ] = None  # fmt: skip
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paced(Target):
+    """And of those that look at the provider again and again."""
+
+    poll: Annotated[
+        str | None,
+        Parameter(
+            group=PROVIDER, metavar="TIME",
+            help="The shortest time between two looks at the provider's list. [default: 60s]",
+        ),
+    ] = None  # fmt: skip
+
+
+def load(common: Where, **more: Any) -> Settings:
+    """The settings in force: ``common`` and ``more`` are the command line's part, None where nothing was given.
+
+    Raises:
+        UsageError: a setting is unknown or wrong, or given twice.
+    """
+    from sluicegate.settings import Settings
+
+    flags = {f.name: getattr(common, f.name) for f in fields(common) if f.name not in NOT_SETTINGS} | more
+    for pair in common.pairs:
+        name, equals, value = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise UsageError(f"--set {pair} has no value; write --set NAME=VALUE")
+        if name in ("api_key", "azure_api_key", "azure_ad_token"):
+            raise UsageError(
+                f"--set {name}=… would show the secret to everybody on this machine (ps); set it in the environment"
+            )
+        if flags.get(name) is not None:
+            raise UsageError(f"the setting {name} is given twice on the command line")
+        flags[name] = value
+    return Settings.load(flags, common.config)
