@@ -440,7 +440,7 @@ def _explain(error: ValidationError, values: Mapping[str, Any], origins: Mapping
     if name not in Settings.model_fields:
         return f"there is no setting {name!r}{_nearest(name, Settings.model_fields)}"
     where = ".".join(str(step) for step in first["loc"] if isinstance(step, str) and not step.startswith("function-"))
-    said = first["msg"].removeprefix("Value error, ")
+    said = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     value = values.get(name)
     scalar = isinstance(value, str | int | float)
     shown = f" {value!r}" if scalar and not _is_secret(Settings.model_fields[name]) and repr(value) not in said else ""

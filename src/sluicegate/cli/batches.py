@@ -24,9 +24,7 @@ app = App(name="batches", help_epilogue=_epilogue("list", "show run_4k2m0q7xw9ab
 ID = Parameter(name="ID", help="Id of a run, batch, part or provider batch.")
 
 
-@app.command(
-    name="list", help_epilogue="Examples:\n  sluicegate batches list\n  sluicegate batches list --json" + EXIT_CODES
-)
+@app.command(name="list", help_epilogue=_epilogue("list", "list --json"))
 def list_(*, common: Where | None = None) -> int:
     """List every run that the data folder knows, newest first."""
     from sluicegate import api
@@ -64,10 +62,7 @@ def _inputs(run: Mapping[str, Any]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {some(len(names) - 1, 'other')}" if names else "–"
 
 
-@app.command(
-    help_epilogue="Examples:\n  sluicegate batches show run_4k2m0q7xw9ab\n  sluicegate batches show batch_abc123 --json"
-    + EXIT_CODES
-)
+@app.command(help_epilogue=_epilogue("show run_4k2m0q7xw9ab", "show batch_abc123 --json"))
 def show(id_: Annotated[str, ID], /, *, common: Where | None = None) -> int:
     """Show a run with its batches and parts, and the history of decisions in words."""
     from sluicegate import api

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from cyclopts import Group, Parameter
 
 from sluicegate.cli import findings, output
-from sluicegate.cli.options import Target, load
+from sluicegate.cli.options import Target, flag, load
 from sluicegate.errors import InputRefused
 
 CHECK = Group("Check", sort_key=1)
@@ -28,8 +28,7 @@ def check(
     /,
     *,
     offline: Annotated[
-        bool,
-        Parameter(group=CHECK, negative=(), show_default=False, help="Do not ask the provider how much fits now and when all is done."),
+        bool, flag(CHECK, "Do not ask the provider how much fits now and when all is done.")
     ] = False,
     show: Annotated[
         int, Parameter(group=CHECK, metavar="N", help="How many problems of each code are shown.")

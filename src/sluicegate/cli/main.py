@@ -11,7 +11,7 @@ from typing import Any, Final
 from cyclopts import App, CycloptsError
 
 from sluicegate import __version__
-from sluicegate.errors import SluicegateError
+from sluicegate.errors import Interrupted, SluicegateError
 
 EXIT_USAGE: Final = 2
 EXIT_UNEXPECTED: Final = 70
@@ -170,7 +170,8 @@ def _failed(error: Exception, *, debug: bool) -> int:
 
         traceback.print_exception(error)
     if isinstance(error, SluicegateError):
-        _complain(f"error: {error}")
+        # A stop that was asked for is no error.
+        _complain(str(error) if isinstance(error, Interrupted) else f"error: {error}")
         return error.exit_code
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         where = f"{error.filename}: " if error.filename is not None else ""

@@ -20,6 +20,11 @@ NOT_SETTINGS = frozenset({"config", "json", "debug", "pairs"})
 """Fields of the option classes that are no settings."""
 
 
+def flag(group: Group, text: str) -> Parameter:
+    """A switch that is off unless it is given."""
+    return Parameter(group=group, negative=(), show_default=False, help=text)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
@@ -63,18 +68,8 @@ class Where:
             help="Any other setting, as --set margin=1.05; may be repeated. `sluicegate config` lists them.",
         ),
     ] = ()  # fmt: skip
-    json: Annotated[bool, Parameter(group=OUTPUT, negative=(), show_default=False, help="Print JSON for machines.")] = (
-        False
-    )
-    debug: Annotated[
-        bool,
-        Parameter(
-            group=OUTPUT,
-            negative=(),
-            show_default=False,
-            help="Show the traceback of an error. [env: SLUICEGATE_DEBUG]",
-        ),
-    ] = False
+    json: Annotated[bool, flag(OUTPUT, "Print JSON for machines.")] = False
+    debug: Annotated[bool, flag(OUTPUT, "Show the traceback of an error. [env: SLUICEGATE_DEBUG]")] = False
 
 
 @Parameter(name="*")

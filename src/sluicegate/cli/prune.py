@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from sluicegate.cli import output
-from sluicegate.cli.options import Where, load
+from sluicegate.cli.options import Where, flag, load
 from sluicegate.cli.words import size, some
 from sluicegate.errors import UsageError
 
@@ -20,9 +20,7 @@ def prune(
     keep: Annotated[
         str, Parameter(group=PRUNE, metavar="TIME", help="Keep runs that finished less than this long ago.")
     ] = "7d",
-    dry_run: Annotated[
-        bool, Parameter(group=PRUNE, negative=(), show_default=False, help="Only say what would be removed.")
-    ] = False,
+    dry_run: Annotated[bool, flag(PRUNE, "Only say what would be removed.")] = False,
     common: Where | None = None,
 ) -> int:  # fmt: skip
     """Remove what finished runs keep in the data folder and at the provider."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from cyclopts import App, Group, Parameter
 
 from sluicegate.cli import output
-from sluicegate.cli.options import Paced, Where, load
+from sluicegate.cli.options import Paced, Where, flag, load
 from sluicegate.cli.words import clock, count, safe, span
 from sluicegate.core.report import QuotaRow
 from sluicegate.errors import BackendError, UsageError
@@ -44,9 +44,7 @@ Exit codes:
 @app.default
 def quota(
     *,
-    watch: Annotated[
-        bool, Parameter(group=QUOTA, negative=(), show_default=False, help="Show it again every --poll, until Ctrl-C.")
-    ] = False,
+    watch: Annotated[bool, flag(QUOTA, "Show it again every --poll, until Ctrl-C.")] = False,
     common: Paced | None = None,
 ) -> int:
     """Show the enqueued tokens of every deployment: limit, reserved, held, foreign, headroom."""

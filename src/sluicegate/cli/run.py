@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 from cyclopts import Group, Parameter
 
 from sluicegate.cli import findings, output
-from sluicegate.cli.options import Paced, load
+from sluicegate.cli.options import Paced, flag, load
 from sluicegate.cli.words import clock, money, safe, size, some, span
 from sluicegate.core.report import Event, EventKind, Progress, RunResult
 from sluicegate.errors import Interrupted, SluicegateError, UsageError
@@ -59,26 +59,13 @@ def run(
             help="Error file, or a folder; exists only if a request failed. [default: beside the results]",
         ),
     ] = None,
-    skip_bad: Annotated[
-        bool,
-        Parameter(group=RUN, negative=(), show_default=False, help="Run the good lines; the bad ones go to the error file."),
-    ] = False,
+    skip_bad: Annotated[bool, flag(RUN, "Run the good lines; the bad ones go to the error file.")] = False,
     adopt: Annotated[
-        bool,
-        Parameter(
-            group=RUN, negative=(), show_default=False,
-            help="Collect provider batches of the same inputs that another data folder submitted.",
-        ),
+        bool, flag(RUN, "Collect provider batches of the same inputs that another data folder submitted.")
     ] = False,
-    new: Annotated[
-        bool,
-        Parameter(group=RUN, negative=(), show_default=False, help="Run as new work, and pay for it, even if it is known already."),
-    ] = False,
+    new: Annotated[bool, flag(RUN, "Run as new work, and pay for it, even if it is known already.")] = False,
     cancel: Annotated[
-        bool,
-        Parameter(
-            group=RUN, negative=(), show_default=False, help="Run nothing: cancel what the run of these inputs has at the provider."
-        ),
+        bool, flag(RUN, "Run nothing: cancel what the run of these inputs has at the provider.")
     ] = False,
     attempts: Annotated[
         str | None,
@@ -299,8 +286,9 @@ class JsonReporter:
 
 def event_json(event: Event) -> dict[str, Any]:
     """An event as one flat object; its own fields never hide its kind, time or sentence."""
+    head = {"event": event.kind.value, "at": event.at, "sentence": event.sentence}
     names = {name: value for name in ("run", "part", "deployment") if (value := getattr(event, name)) is not None}
-    return event.fields | names | {"event": event.kind.value, "at": event.at, "sentence": event.sentence}
+    return head | event.fields | names | head
 
 
 def progress_line(progress: Progress) -> str:
@@ -404,7 +392,7 @@ class Brake:
 
     def _leave(self) -> None:
         self._reporter.close()
-        output.complain("error: " + self.farewell("left at once"))
+        output.complain(self.farewell("left at once"))
         os._exit(Interrupted.exit_code)
 
     def farewell(self, said: str) -> str:

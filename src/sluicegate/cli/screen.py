@@ -12,6 +12,7 @@ Each kind of tokens has its own glyph and its own colour, so that neither colour
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -172,7 +173,7 @@ def gate(row: QuotaRow, width: int, glyphs: Glyphs) -> list[Text]:
         title.append("  paused by hand", style="bold yellow")
     lines = [_spread(title, Text(some(row.provider_batches, "provider batch", "provider batches"), style="dim"), width)]
     used = row.reserved + row.held + row.foreign
-    kinds = (
+    kinds: tuple[tuple[int, str, str, str], ...] = (
         (row.held, "held", glyphs.held, "green"),
         (row.reserved, "reserved", glyphs.reserved, "cyan"),
         (row.foreign, "foreign", glyphs.foreign, "magenta"),
@@ -183,16 +184,21 @@ def gate(row: QuotaRow, width: int, glyphs: Glyphs) -> list[Text]:
         parts = [(amount / whole, glyph, style) for amount, _, glyph, style in kinds]
         parts.append(((whole - used) / whole, glyphs.headroom, "dim"))
         lines.append(Text.assemble(_bar(parts, max(10, width - len(tail))), (tail, "bold")))
-    wide = width >= 76
-    number = count if wide else short
-    numbers = Text()
-    for amount, name, glyph, style in kinds:
-        numbers.append(f"{glyph} ", style=style)
-        numbers.append(f"{name} {number(amount)}{glyphs.dot}")
     if row.headroom is not None:
-        numbers.append(f"{glyphs.headroom} ", style="dim")
-        numbers.append(f"headroom {number(row.headroom)}")
-    return [*lines, numbers]
+        kinds = (*kinds, (row.headroom, "headroom", glyphs.headroom, "dim"))
+    return [*lines, _legend(kinds, width, glyphs)]
+
+
+def _legend(kinds: Sequence[tuple[int, str, str, str]], width: int, glyphs: Glyphs) -> Text:
+    """The numbers with the glyphs that stand for them, in the longest form that fits."""
+    legend = Text()
+    for number, joint in ((count, glyphs.dot), (short, "  "), (short, " ")):
+        legend = Text(joint).join(
+            Text.assemble((f"{glyph} ", style), f"{name} {number(amount)}") for amount, name, glyph, style in kinds
+        )
+        if legend.cell_len <= width:
+            break
+    return legend
 
 
 def _work(progress: Progress, width: int, glyphs: Glyphs) -> list[Text]:
@@ -204,7 +210,16 @@ def _work(progress: Progress, width: int, glyphs: Glyphs) -> list[Text]:
         ("learned", progress.learned, "cyan"),
     ):
         if said:
-            lines.append(Text.assemble((f"{label:<10}", "dim"), (safe(said), style)))
+            lines += _labelled(label, safe(said), style, width)
+    return lines
+
+
+def _labelled(label: str, said: str, style: str, width: int) -> list[Text]:
+    """A sentence on at most two lines beside its label."""
+    first, *rest = textwrap.wrap(said, max(20, width - 10)) or [""]
+    lines = [Text.assemble((f"{label:<10}", "dim"), (first, style))]
+    if rest:
+        lines.append(Text.assemble(" " * 10, (" ".join(rest), style)))
     return lines
 
 
@@ -245,10 +260,9 @@ def finish(progress: Progress) -> str:
         return "all requests; the last results are being written"
     if soon is None:
         return "not known until the first provider batch has ended"
-    said = f"in about {span(soon - now)}, at {clock(soon, now)}"
     if late is not None and late - soon > max(30.0, 0.1 * (soon - now)):
-        said += f"; {clock(late, now)} at the latest as it looks now"
-    return said
+        return f"in about {span(soon - now)}: between {clock(soon, now)} and {clock(late, now)}"
+    return f"in about {span(soon - now)}: {clock(soon, now)}"
 
 
 def _event(event: Event, now: float) -> Text:

@@ -12,7 +12,8 @@ def short(count: float) -> str:
         if count >= size:
             whole = count / size
             digits = 0 if whole >= 100 else 1 if whole >= 10 else 2
-            text = f"{int(whole * 10**digits) / 10**digits:.{digits}f}"
+            # The small addition keeps 4.1 from becoming 4.09 for want of binary digits.
+            text = f"{int(whole * 10**digits + 1e-6) / 10**digits:.{digits}f}"
             return (text.rstrip("0").rstrip(".") if digits else text) + letter
     return f"{int(count)}"
 
