@@ -442,8 +442,9 @@ def _explain(error: ValidationError, values: Mapping[str, Any], origins: Mapping
     where = ".".join(str(step) for step in first["loc"] if isinstance(step, str) and not step.startswith("function-"))
     said = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     value = values.get(name)
-    scalar = isinstance(value, str | int | float)
-    shown = f" {value!r}" if scalar and not _is_secret(Settings.model_fields[name]) and repr(value) not in said else ""
+    # An address may have a password in it; a value that its sentence repeats is not said twice.
+    hidden = _is_secret(Settings.model_fields[name]) or "@" in str(value) or repr(value) in said
+    shown = f" {value!r}" if isinstance(value, str | int | float) and not hidden else ""
     origin = origins.get(name, "argument")
     came = "" if origin == "argument" else f" (from {origin})"
     return f"the setting {where}{shown} is wrong: {said[:1].lower() + said[1:]}{came}"

@@ -27,10 +27,11 @@ ID = Parameter(name="ID", help="Id of a run, batch, part or provider batch.")
 @app.command(name="list", help_epilogue=_epilogue("list", "list --json"))
 def list_(*, common: Where | None = None) -> int:
     """List every run that the data folder knows, newest first."""
+    common = common or Where()
+    settings = load(common)
     from sluicegate import api
 
-    common = common or Where()
-    runs = asyncio.run(api.batches_list_async(settings=load(common)))
+    runs = asyncio.run(api.batches_list_async(settings=settings))
     if common.json:
         output.print_json(runs)
         return 0
@@ -65,10 +66,11 @@ def _inputs(run: Mapping[str, Any]) -> str:
 @app.command(help_epilogue=_epilogue("show run_4k2m0q7xw9ab", "show batch_abc123 --json"))
 def show(id_: Annotated[str, ID], /, *, common: Where | None = None) -> int:
     """Show a run with its batches and parts, and the history of decisions in words."""
+    common = common or Where()
+    settings = load(common)
     from sluicegate import api
 
-    common = common or Where()
-    found = asyncio.run(api.batches_show_async(id_, settings=load(common)))
+    found = asyncio.run(api.batches_show_async(id_, settings=settings))
     if common.json:
         output.print_json(found)
     else:
@@ -111,10 +113,11 @@ def story(found: Mapping[str, Any], *, now: float) -> list[tuple[str, str]]:
 @app.command(help_epilogue=_epilogue("cancel run_4k2m0q7xw9ab"))
 def cancel(id_: Annotated[str, ID], /, *, common: Where | None = None) -> int:
     """Cancel what is at the provider; results that exist are collected by the next start of the run."""
+    common = common or Where()
+    settings = load(common)
     from sluicegate import api
 
-    common = common or Where()
-    return say_cancelled(asyncio.run(api.batches_cancel_async(id_, settings=load(common))), as_json=common.json)
+    return say_cancelled(asyncio.run(api.batches_cancel_async(id_, settings=settings)), as_json=common.json)
 
 
 def say_cancelled(done: Mapping[str, Any], *, as_json: bool) -> int:
@@ -135,10 +138,11 @@ def say_cancelled(done: Mapping[str, Any], *, as_json: bool) -> int:
 @app.command(help_epilogue=_epilogue("salvage run_4k2m0q7xw9ab"))
 def salvage(id_: Annotated[str, ID], /, *, common: Where | None = None) -> int:
     """Let requests that failed for a passing reason wait again, whatever the attempts so far."""
+    common = common or Where()
+    settings = load(common)
     from sluicegate import api
 
-    common = common or Where()
-    done = asyncio.run(api.batches_salvage_async(id_, settings=load(common)))
+    done = asyncio.run(api.batches_salvage_async(id_, settings=settings))
     if common.json:
         output.print_json(done)
     else:
@@ -151,10 +155,11 @@ def salvage(id_: Annotated[str, ID], /, *, common: Where | None = None) -> int:
 @app.command(help_epilogue=_epilogue("forget batch_abc123"))
 def forget(id_: Annotated[str, ID], /, *, common: Where | None = None) -> int:
     """Give up provider batches that are gone (another account, a new emulator); their requests wait again."""
+    common = common or Where()
+    settings = load(common)
     from sluicegate import api
 
-    common = common or Where()
-    done = asyncio.run(api.batches_forget_async(id_, settings=load(common)))
+    done = asyncio.run(api.batches_forget_async(id_, settings=settings))
     if common.json:
         output.print_json(done)
     else:

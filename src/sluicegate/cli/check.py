@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from cyclopts import Group, Parameter
 
 from sluicegate.cli import findings, output
-from sluicegate.cli.options import Target, flag, load
+from sluicegate.cli.options import Target, flag, load, names_of
 from sluicegate.errors import InputRefused
 
 CHECK = Group("Check", sort_key=1)
@@ -42,7 +42,7 @@ def check(
 
     with _progress() as on_check:
         report = asyncio.run(
-            api.check_async(list(inputs), settings=settings, ask_provider=not offline, on_check=on_check)
+            api.check_async(names_of(inputs), settings=settings, ask_provider=not offline, on_check=on_check)
         )
     if common.json:
         output.print_json(report)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from cyclopts import App, CycloptsError
 
 from sluicegate import __version__
+from sluicegate.cli.options import STDIN_WORD
 from sluicegate.errors import Interrupted, SluicegateError
 
 EXIT_USAGE: Final = 2
@@ -146,7 +147,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        result = app(
+            [STDIN_WORD if word == "-" else word for word in words],
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
         sys.stdout.flush()
     except BrokenPipeError:
         _silence()

@@ -20,6 +20,15 @@ NOT_SETTINGS = frozenset({"config", "json", "debug", "pairs"})
 """Fields of the option classes that are no settings."""
 
 
+STDIN_WORD = "\0-"
+"""How ``main`` hands a lone hyphen through the parser, which takes it for an option. No real argument has a NUL."""
+
+
+def names_of(inputs: tuple[str, ...]) -> list[str]:
+    """Inputs as the person wrote them."""
+    return ["-" if name == STDIN_WORD else name for name in inputs]
+
+
 def flag(group: Group, text: str) -> Parameter:
     """A switch that is off unless it is given."""
     return Parameter(group=group, negative=(), show_default=False, help=text)

@@ -24,7 +24,6 @@ def prune(
     common: Where | None = None,
 ) -> int:  # fmt: skip
     """Remove what finished runs keep in the data folder and at the provider."""
-    from sluicegate import api
     from sluicegate.core.limits import parse_duration
 
     common = common or Where()
@@ -32,7 +31,10 @@ def prune(
         keep_s = parse_duration(keep)
     except ValueError as error:
         raise UsageError(f"--keep: {error}") from None
-    done = asyncio.run(api.prune_async(settings=load(common), keep_days=keep_s / 86_400, dry_run=dry_run))
+    settings = load(common)
+    from sluicegate import api
+
+    done = asyncio.run(api.prune_async(settings=settings, keep_days=keep_s / 86_400, dry_run=dry_run))
     if common.json:
         output.print_json(done)
         return 0

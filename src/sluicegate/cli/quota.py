@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 QUOTA = Group("Quota", sort_key=1)
 
-TABLE_COLUMNS: Final = 130
-"""A terminal with fewer columns shows one block per deployment instead of the table."""
-
 app = App(
     name="quota",
     help_epilogue="""Examples:
@@ -110,6 +107,7 @@ async def _watch(settings: Settings, *, as_json: bool) -> None:
 
 def show(rows: Sequence[QuotaRow], *, now: float, width: int) -> RenderableType:
     """The quota as a table, or as one block per deployment where the table would not fit."""
+    from rich.console import Console
     from rich.console import Group as Lines
     from rich.text import Text
 
@@ -118,7 +116,9 @@ def show(rows: Sequence[QuotaRow], *, now: float, width: int) -> RenderableType:
             "no deployment is known yet: none has batches on this resource, and no run has used one. "
             "Name one with --deployment"
         )
-    body = _table(rows, now) if width >= TABLE_COLUMNS else _blocks(rows, now, width)
+    table = _table(rows, now)
+    fits = Console(width=output.WIDE).measure(table).maximum <= width
+    body = table if fits else _blocks(rows, now, width)
     seen = [row.observed_at for row in rows if row.observed_at is not None]
     footer = f"{safe(rows[0].resource)}; " + (
         f"the provider's list was read {span(now - max(seen))} ago" if seen else "the provider's list was not read yet"
@@ -132,9 +132,9 @@ def _table(rows: Sequence[QuotaRow], now: float) -> RenderableType:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("deployment", "model"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=True)
     table.add_column("limit", justify="right", no_wrap=True)
-    table.add_column("known from", overflow="fold")
+    table.add_column("known from", no_wrap=True)
     for name in ("reserved", "held", "foreign", "headroom", "waiting", "batches"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("next release", "idle"):
@@ -227,9 +227,10 @@ def set_limit(
 def _override(
     deployment: str, action: Literal["pause", "resume", "set-limit"], limit: int | None, common: Where
 ) -> int:
+    settings = load(common)
     from sluicegate import api
 
-    row = asyncio.run(api.quota_override_async(deployment, action, limit, settings=load(common)))
+    row = asyncio.run(api.quota_override_async(deployment, action, limit, settings=settings))
     if common.json:
         output.print_json(asdict(row))
     else:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 from cyclopts import Group, Parameter
 
 from sluicegate.cli import findings, output
-from sluicegate.cli.options import Paced, flag, load
+from sluicegate.cli.options import STDIN_WORD, Paced, flag, load, names_of
 from sluicegate.cli.words import clock, money, safe, size, some, span
 from sluicegate.core.report import Event, EventKind, Progress, RunResult
 from sluicegate.errors import Interrupted, SluicegateError, UsageError
@@ -86,14 +86,17 @@ def run(
     request has its answer, in input order, in one file. The same command again goes on where it was.
     """
     common = common or Paced()
+    names = names_of(inputs)
+    if STDIN_WORD in (str(out), str(errors)):
+        raise UsageError("results cannot go to standard output, where the progress is shown; name a file")
     settings = load(common, attempts=attempts, max_cost=max_cost)
     if cancel:
         if adopt or new or skip_bad or out is not None or errors is not None:
             raise UsageError("--cancel only cancels; leave out --output, --errors, --skip-bad, --adopt and --new")
-        return _cancel(inputs, settings, as_json=common.json)
+        return _cancel(names, settings, as_json=common.json)
     ways = {"output": out, "errors": errors, "skip_bad": skip_bad, "adopt": adopt, "new": new}
-    reporter = _reporter(inputs, as_json=common.json)
-    return drive(reporter, lambda hooks: _start(inputs, settings, ways, hooks))
+    reporter = _reporter(names, as_json=common.json)
+    return drive(reporter, lambda hooks: _start(names, settings, ways, hooks))
 
 
 def _start(
