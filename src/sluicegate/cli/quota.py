@@ -17,8 +17,9 @@ from sluicegate.core.report import QuotaRow
 from sluicegate.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
+    from sluicegate.cli.screen import Glyphs
     from sluicegate.settings import Settings
 
 QUOTA = Group("Quota", sort_key=1)
@@ -59,7 +60,7 @@ def quota(
         output.print_json([asdict(row) for row in rows])
     else:
         out = output.console()
-        out.print(show(rows, now=time.time(), width=out.width))
+        out.print(show(rows, now=time.time(), width=out.width, glyphs=glyphs_of(out)))
     return 0
 
 
@@ -88,7 +89,10 @@ async def _watch(settings: Settings, *, as_json: bool) -> None:
                 output.print_json([asdict(row) for row in rows])
             else:
                 note = f"{clock(now, now)}  " + (trouble or f"next look in {span(settings.poll)}; Ctrl-C ends")
-                shown = Lines(show(rows, now=now, width=out.width), Text(note, style="yellow" if trouble else "dim"))
+                shown = Lines(
+                    show(rows, now=now, width=out.width, glyphs=glyphs_of(out)),
+                    Text(note, style="yellow" if trouble else "dim"),
+                )
                 if live is not None:
                     live.update(shown, refresh=True)
                 else:
@@ -105,7 +109,14 @@ async def _watch(settings: Settings, *, as_json: bool) -> None:
             live.stop()
 
 
-def show(rows: Sequence[QuotaRow], *, now: float, width: int) -> RenderableType:
+def glyphs_of(out: Console) -> Glyphs:
+    """What bars are drawn with there."""
+    from sluicegate.cli.screen import glyphs_for
+
+    return glyphs_for(out)
+
+
+def show(rows: Sequence[QuotaRow], *, now: float, width: int, glyphs: Glyphs | None = None) -> RenderableType:
     """The quota as a table, or as one block per deployment where the table would not fit."""
     from rich.console import Console
     from rich.console import Group as Lines
@@ -118,7 +129,7 @@ def show(rows: Sequence[QuotaRow], *, now: float, width: int) -> RenderableType:
         )
     table = _table(rows, now)
     fits = Console(width=output.WIDE).measure(table).maximum <= width
-    body = table if fits else _blocks(rows, now, width)
+    body = table if fits else _blocks(rows, now, width, glyphs)
     seen = [row.observed_at for row in rows if row.observed_at is not None]
     footer = f"{safe(rows[0].resource)}; " + (
         f"the provider's list was read {span(now - max(seen))} ago" if seen else "the provider's list was not read yet"
@@ -151,7 +162,7 @@ def _table(rows: Sequence[QuotaRow], now: float) -> RenderableType:
     return table
 
 
-def _blocks(rows: Sequence[QuotaRow], now: float, width: int) -> RenderableType:
+def _blocks(rows: Sequence[QuotaRow], now: float, width: int, glyphs: Glyphs | None) -> RenderableType:
     from rich.console import Group as Lines
     from rich.text import Text
 
@@ -159,7 +170,7 @@ def _blocks(rows: Sequence[QuotaRow], now: float, width: int) -> RenderableType:
 
     lines: list[Text] = []
     for row in rows:
-        lines += gate(row, width, Glyphs())
+        lines += gate(row, width, glyphs or Glyphs())
         lines.append(Text(f"waiting {row.waiting:,}   model {safe(row.model or '–')}"))
         lines.append(
             Text(f"next release {moment(row.next_release_at, now)}   idle {moment(row.idle_at, now)}", style="dim")
@@ -235,5 +246,5 @@ def _override(
         output.print_json(asdict(row))
     else:
         out = output.console()
-        out.print(show([row], now=time.time(), width=out.width))
+        out.print(show([row], now=time.time(), width=out.width, glyphs=glyphs_of(out)))
     return 0
