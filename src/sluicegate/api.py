@@ -21,7 +21,7 @@ from sluicegate.core.prices import cost
 from sluicegate.core.report import Event, Progress, QuotaRow, RunResult
 from sluicegate.core.rows import scope
 from sluicegate.core.types import Dialect
-from sluicegate.errors import BackendError, CostLimitExceeded, UsageError
+from sluicegate.errors import BackendError, CostLimitExceeded, ProviderRefused, UsageError
 from sluicegate.ports import Backend, Tx
 from sluicegate.service import overview, prepare, runs, watcher
 from sluicegate.service.context import Context
@@ -29,7 +29,7 @@ from sluicegate.service.drive import ensure_deployment, lock_name
 from sluicegate.service.intake import CheckRules, InputSource, Inspection, inspect, open_plain
 from sluicegate.service.prune import prune
 from sluicegate.settings import Settings
-from sluicegate.wiring import backend_of, context
+from sluicegate.wiring import context
 
 T = TypeVar("T")
 Inputs = str | Path | Sequence[str | Path]
@@ -315,10 +315,6 @@ async def _ask(settings: Settings, inspection: Inspection) -> dict[str, Any]:
     """How much fits right now, when the first part would go and when all would be done."""
     nothing = {"fits_now": None, "first_part_at": None, "done_at": None}
     try:
-        backend_of(settings)
-    except UsageError as error:
-        return nothing | {"note": f"the provider was not asked: {error}"}
-    try:
         async with context(settings) as ctx:
             await watcher.look(ctx, watcher.Sight(), at_least_s=0.0)
             name = settings.deployment or next(iter(inspection.by_model), "")
@@ -327,7 +323,9 @@ async def _ask(settings: Settings, inspection: Inspection) -> dict[str, Any]:
             row = await _row(ctx, name)
             largest = inspection.largest_tokens
             return when(row, tokens=inspection.tokens, largest=largest, now=now)
-    except BackendError as error:
+    except UsageError as error:
+        return nothing | {"note": f"the provider was not asked: {error}"}
+    except (BackendError, ProviderRefused) as error:
         return nothing | {"note": f"the provider could not be asked: {error}"}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from pydantic import SecretStr
+
 from sluicegate.adapters.blobs import FolderBlobs
 from sluicegate.adapters.clock import SystemClock, SystemIds
 from sluicegate.adapters.lock import FileLock
@@ -13,7 +15,7 @@ from sluicegate.adapters.workers import ProcessWorkers
 from sluicegate.core.limits import limits_of
 from sluicegate.core.report import Event
 from sluicegate.core.types import Dialect
-from sluicegate.ports import Backend
+from sluicegate.ports import Backend, Clock
 from sluicegate.service.context import Context, Policy
 from sluicegate.settings import Settings
 
@@ -34,25 +36,30 @@ def policy_of(settings: Settings, dialect: Dialect) -> Policy:
     )  # fmt: skip
 
 
-def backend_of(settings: Settings) -> Backend:
+def backend_of(settings: Settings, clock: Clock) -> Backend:
     """The provider that the settings name.
 
     Raises:
         UsageError: no credentials, or credentials of two providers.
     """
-    from sluicegate.adapters.backend_batch import connect
-
-    def secret(value: object) -> str | None:
-        reveal = getattr(value, "get_secret_value", None)
-        return reveal() if reveal is not None else None
+    from sluicegate.adapters.backend_batch import Timeouts, connect
 
     return connect(
-        base_url=settings.base_url, api_key=secret(settings.api_key), azure_endpoint=settings.azure_endpoint,
-        azure_api_key=secret(settings.azure_api_key), azure_ad_token=secret(settings.azure_ad_token),
-        api_version=settings.api_version, organization=settings.organization, project=settings.project,
-        use_entra=settings.use_entra, dialect=settings.dialect, timeout_s=settings.timeout,
+        now=clock.now, base_url=settings.base_url, api_key=_revealed(settings.api_key),
+        azure_endpoint=settings.azure_endpoint, azure_api_key=_revealed(settings.azure_api_key),
+        azure_ad_token=_revealed(settings.azure_ad_token), api_version=settings.api_version,
+        organization=settings.organization, project=settings.project, use_entra=settings.use_entra,
+        dialect=None if settings.dialect == "auto" else Dialect(settings.dialect),
+        timeouts=Timeouts(
+            read_s=min(60.0, settings.timeout), create_s=min(300.0, settings.timeout),
+            stall_s=min(300.0, settings.timeout),
+        ),
         azure_subscription=settings.azure_subscription, azure_resource_group=settings.azure_resource_group,
     )  # fmt: skip
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
 
 
 @asynccontextmanager
@@ -65,9 +72,10 @@ async def context(
     store = SqlStore(state / "sluicegate.sqlite3")
     workers = ProcessWorkers(settings.workers or None)
     ids = SystemIds()
-    connected = backend or backend_of(settings)
+    clock = SystemClock()
+    connected = backend or backend_of(settings, clock)
     graph = Context(
-        clock=SystemClock(), ids=ids, store=store, blobs=blobs, workers=workers, lock=FileLock(state / "locks"),
+        clock=clock, ids=ids, store=store, blobs=blobs, workers=workers, lock=FileLock(state / "locks"),
         backend=connected, policy=policy_of(settings, connected.dialect), instance=ids.new("instance"),
         listen=listen or (lambda event: None),
     )  # fmt: skip

@@ -17,12 +17,16 @@ FOLDERS: Final = ("inputs", "indexes", "parts", "results", "foreign", "locks")
 class FolderBlobs:
     """Blobs in the data folder ``root``; keys are ``folder/name`` with a folder of :data:`FOLDERS`.
 
+    Args:
+        inline: Wait for the disk in the caller's thread (simulations, where nothing else may be awaited meanwhile).
+
     Raises:
         StateUnusable: the folder cannot be made or written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, inline: bool = False) -> None:
         self._root = root
+        self._inline = inline
         try:
             for folder in FOLDERS:
                 (root / folder).mkdir(parents=True, exist_ok=True)
@@ -44,9 +48,12 @@ class FolderBlobs:
         try:
             with aside.open("wb") as out:
                 async for chunk in chunks:
-                    await asyncio.to_thread(out.write, chunk) if len(chunk) > 65_536 else out.write(chunk)
+                    out.write(chunk)
                 out.flush()
-                await asyncio.to_thread(os.fsync, out.fileno())
+                if self._inline:
+                    os.fsync(out.fileno())
+                else:
+                    await asyncio.to_thread(os.fsync, out.fileno())
                 size = out.tell()
             aside.replace(path)
         except OSError as error:

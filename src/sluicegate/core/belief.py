@@ -24,7 +24,7 @@ SEARCH_ENDS_AT: Final = 1.35
 PROBE_BEYOND: Final = 1.25
 """How far beyond a known limit a probe goes."""
 
-GROWTH: Final = 1.5
+GROWTH: Final = 2.0
 """By how much the soft limit grows after each acceptance when no ceiling is in sight."""
 
 PROBE_AFTER_HOLDS: Final = 3.0
@@ -63,6 +63,7 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
     ceiling: int | None = None
     refused_at: float = 0.0
     refused_in_a_row: int = 0
+    probed_at: float = 0.0
     probe_backoff: float = 1.0
     calm_until: float = 0.0
     release_lag_s: float = 0.0
@@ -136,7 +137,8 @@ def allowance(belief: Belief, cap: int | None, now: float) -> Allowance:
             known = round(known * PROBE_BEYOND)
             searching = True
     if soft is not None and (known is None or soft < known):
-        searching = True
+        # Near enough to what was accepted, the search is over, and the soft limit is used like any other.
+        searching = searching or soft > belief.floor * SEARCH_ENDS_AT
         source = "learned" if known is None else f"{source}+learned"
     limits = [x for x in (cap, known, soft) if x is not None]
     if not limits:
@@ -145,7 +147,10 @@ def allowance(belief: Belief, cap: int | None, now: float) -> Allowance:
     if cap is not None and limit == cap and (known is None or cap < known):
         source = "configured" if not belief.known_source else f"configured+{belief.known_source}"
         searching = searching and soft is not None and soft <= cap
-    return Allowance(limit=limit, source=source, proven=min(limit, belief.floor), searching=searching)
+    settled = soft is not None and limit == soft and not searching
+    return Allowance(
+        limit=limit, source=source, proven=limit if settled else min(limit, belief.floor), searching=searching
+    )
 
 
 def _probe_due(belief: Belief, now: float) -> bool:
@@ -217,26 +222,31 @@ def _rescaled(belief: Belief, scale: float) -> Belief:
     return msgspec.structs.replace(belief, floor=round(belief.floor * scale), ceiling=ceiling, soft=soft)
 
 
-def accepted(belief: Belief, fill: int, *, offered_at: float) -> Belief:
-    """A part has passed validation while ``fill`` counted, itself included.
+def accepted(belief: Belief, now: float, *, fill: int, proven: int, offered_at: float, probing: bool) -> Belief:
+    """A part has passed validation.
 
     Args:
-        fill: What was held all the time from its create until now by it and by what was there before it: a late check
-            sees only that, so what ended meanwhile proves nothing.
+        fill: What counted by our books when it was offered, itself included. Ceilings are known in the same measure.
+        proven: What was held all the time from its create until now, by it and by what was there before it: a late
+            check sees only that, so what ended meanwhile proves nothing. Only this can disprove a number.
     """
-    floor = max(belief.floor, fill)
     known, source, soft, ceiling = belief.known, belief.known_source, belief.soft, belief.ceiling
-    if ceiling is not None and fill >= ceiling:
-        ceiling = None
-    if known is not None and source == "refusal" and fill > known:
-        known, source, soft, ceiling = None, "", round(fill * GROWTH), None
-    elif soft is not None and fill > 0.9 * soft:
-        if ceiling is None:
-            soft = round(fill * GROWTH)
-        elif ceiling > floor * SEARCH_ENDS_AT:
-            soft = _between(floor, ceiling)
-        else:
-            soft = floor
+    # Under a known number a soft limit means that others hold something unseen, which comes and goes: like is compared
+    # with like, fill with fill. Without any number only what is proven counts.
+    measure = fill if known is not None and soft is not None else proven
+    floor = max(belief.floor, measure)
+    if known is not None and source == "refusal" and proven > known:
+        known, source, soft, ceiling, floor = None, "", round(fill * GROWTH), None, max(floor, fill)
+    elif soft is not None:
+        if ceiling is not None and measure >= ceiling:
+            ceiling = None
+        if measure > 0.9 * soft:
+            if ceiling is None:
+                soft = round(measure * GROWTH)
+            elif ceiling > floor * SEARCH_ENDS_AT:
+                soft = _between(floor, ceiling)
+            else:
+                soft = floor
     if soft is not None and known is not None and soft >= known:
         soft, ceiling = None, None
     return msgspec.structs.replace(
@@ -247,8 +257,9 @@ def accepted(belief: Belief, fill: int, *, offered_at: float) -> Belief:
         soft=soft,
         ceiling=ceiling,
         refused_in_a_row=0,
+        probed_at=now if probing else belief.probed_at,
         reuse_proven=belief.reuse_proven or 0.0 < belief.released_at < offered_at,
-        probe_backoff=1.0 if fill > belief.floor and belief.refused_at else belief.probe_backoff,
+        probe_backoff=1.0 if proven > belief.floor and belief.refused_at else belief.probe_backoff,
     )
 
 
@@ -277,11 +288,13 @@ def refused(
     """
     hold = belief.pace.hold_s or CALM_START_S
     burst = offered_at <= belief.refused_at
+    probed = not probing and 0.0 < belief.probed_at and now < belief.probed_at + hold
     in_a_row = belief.refused_in_a_row + (0 if probing else 1)
     belief = msgspec.structs.replace(
         belief,
         refused_at=now,
         refused_in_a_row=belief.refused_in_a_row if burst else in_a_row,
+        probed_at=now if probing else belief.probed_at,
         probe_backoff=min(16.0, belief.probe_backoff * 1.5) if probing else belief.probe_backoff,
     )
     if limit is not None:
@@ -296,11 +309,20 @@ def refused(
             return belief
     if burst:
         return belief
+    if probed and belief.known is not None:
+        # The part before it went beyond the limit on purpose and was let in: wait until that has passed.
+        return msgspec.structs.replace(belief, calm_until=now + 0.5 * hold)
     if probing and belief.floor:
         ceiling = max(fill, belief.floor + 1)
         searched = ceiling <= belief.floor * SEARCH_ENDS_AT
         soft = belief.floor if searched else _between(belief.floor, ceiling)
         return msgspec.structs.replace(belief, ceiling=ceiling, soft=soft)
+    if belief.soft is not None and fill <= belief.floor:
+        # Less is free than it was: what others hold unseen has grown.
+        floor = round(0.9 * fill)
+        return msgspec.structs.replace(
+            belief, ceiling=fill, floor=floor, soft=floor, calm_until=now + _calm(belief, in_a_row)
+        )
     if freed is not None and fill <= max(belief.floor, belief.known or 0) and belief.release_lag_s < 6 * hold:
         # Accepted before at this fill, and something of ours ended lately: the provider frees late (F§4.2).
         lag = max(3 * freed, 2 * hold, 3 * belief.release_lag_s)

@@ -5,7 +5,7 @@ One look serves every process on the data folder: the row of the resource says w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -114,7 +114,8 @@ async def _read(ctx: Context, sight: Sight, tracked: set[str]) -> tuple[list[Pro
     return list(found.values()), False
 
 
-async def _apply(ctx: Context, sight: Sight, batches: Iterable[ProviderBatch]) -> None:
+async def _apply(ctx: Context, sight: Sight, batches: Sequence[ProviderBatch]) -> None:
+    """Act on batches as the list shows them, newest first."""
     now = ctx.clock.now()
     resource = ctx.backend.resource
     record = Record(now)
@@ -122,7 +123,8 @@ async def _apply(ctx: Context, sight: Sight, batches: Iterable[ProviderBatch]) -
     twins: list[tuple[PartRow, ProviderBatch]] = []
 
     def write(tx: Tx) -> None:
-        for batch in batches:
+        # Oldest first: of a burst of refusals the one at the lowest fill says most, and what was accepted comes first.
+        for batch in reversed(batches):
             part_id = submission.part_of(batch)
             part = tx.part(part_id) if part_id else None
             if part is not None and part.provider_batch == batch.id:
@@ -157,7 +159,10 @@ def _observe(tx: Tx, ctx: Context, record: Record, part: PartRow, batch: Provide
         changes["validated_at"] = now
         row, before = deployment_of(tx, part)
         held_at = part.held_at or now
-        after = belief.accepted(before, _fill_proven(tx, ctx, row, before, part, now), offered_at=held_at)
+        after = belief.accepted(
+            before, now, fill=part.fill, proven=_fill_proven(tx, ctx, row, before, part, now), offered_at=held_at,
+            probing=part.probing,
+        )  # fmt: skip
         after = belief.validated(after, now - held_at)
         tx.update_deployment(row.id, belief=belief.dump(after))
         say_learned(record, row, before, after, part.run)
