@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sluicegate.core.check import CheckRules
 from sluicegate.core.forecast import when
 from sluicegate.core.prices import cost
 from sluicegate.core.report import Event, Progress, QuotaRow, RunResult
@@ -26,7 +27,7 @@ from sluicegate.ports import Backend, Tx
 from sluicegate.service import overview, prepare, runs, watcher
 from sluicegate.service.context import Context
 from sluicegate.service.drive import ensure_deployment, lock_name
-from sluicegate.service.intake import CheckRules, InputSource, Inspection, inspect, open_plain
+from sluicegate.service.intake import InputSource, Inspection, inspect, open_plain
 from sluicegate.service.prune import prune
 from sluicegate.settings import Settings
 from sluicegate.wiring import context
@@ -285,6 +286,7 @@ async def check_async(
     on_check: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """:func:`check` on the running event loop; ``ask_provider`` needs credentials and only says so without them."""
+    from sluicegate.adapters.counters import default_counter
     from sluicegate.adapters.workers import ProcessWorkers
 
     names = _names(inputs)
@@ -293,7 +295,9 @@ async def check_async(
     dialect = _dialect(settings)
     try:
         sources = [InputSource(name=name, path=one.path) for name, one in zip(names, plain, strict=True)]
-        inspection = await inspect(sources, rules=rules_of(settings, dialect), workers=workers, on_progress=on_check)
+        inspection = await inspect(
+            sources, rules=rules_of(settings, dialect), workers=workers, counter=default_counter, on_progress=on_check
+        )
     finally:
         await workers.close()
         for one in plain:
@@ -313,7 +317,7 @@ def _dialect(settings: Settings) -> Dialect:
 
 async def _ask(settings: Settings, inspection: Inspection) -> dict[str, Any]:
     """How much fits right now, when the first part would go and when all would be done."""
-    nothing = {"fits_now": None, "first_part_at": None, "done_at": None}
+    nothing: dict[str, Any] = {"fits_now": None, "first_part_at": None, "done_at": None}
     try:
         async with context(settings) as ctx:
             await watcher.look(ctx, watcher.Sight(), at_least_s=0.0)
@@ -375,7 +379,7 @@ async def quota_override_async(deployment: str, action: str, limit: int | None, 
     """Pause or resume a deployment, or set its limit by hand (None: take the override back)."""
     async with context(settings) as ctx:
         await ensure_deployment(ctx, ctx.backend.resource, deployment)
-        changes: dict[str, Any] = {
+        actions: dict[str, dict[str, Any]] = {
             "pause": {"paused": True}, "resume": {"paused": False}, "set-limit": {"cap_override": limit},
         }[action]  # fmt: skip
         key = scope(ctx.backend.resource, deployment)

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from sluicegate.adapters.blobs import FolderBlobs
 from sluicegate.adapters.clock import SystemClock, SystemIds
+from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.lock import FileLock
 from sluicegate.adapters.store import SqlStore
 from sluicegate.adapters.workers import ProcessWorkers
@@ -76,8 +77,8 @@ async def context(
     connected = backend or backend_of(settings, clock)
     graph = Context(
         clock=clock, ids=ids, store=store, blobs=blobs, workers=workers, lock=FileLock(state / "locks"),
-        backend=connected, policy=policy_of(settings, connected.dialect), instance=ids.new("instance"),
-        listen=listen or (lambda event: None),
+        backend=connected, counter=default_counter, policy=policy_of(settings, connected.dialect),
+        instance=ids.new("instance"), listen=listen or (lambda event: None),
     )  # fmt: skip
     try:
         yield graph

@@ -10,6 +10,7 @@ All times are Unix seconds, durations seconds, tokens whole numbers. Pure: evide
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +25,7 @@ SEARCH_ENDS_AT: Final = 1.35
 PROBE_BEYOND: Final = 1.25
 """How far beyond a known limit a probe goes."""
 
-GROWTH: Final = 2.0
+GROWTH: Final = 1.5
 """By how much the soft limit grows after each acceptance when no ceiling is in sight."""
 
 PROBE_AFTER_HOLDS: Final = 3.0
@@ -288,7 +289,7 @@ def refused(
     """
     hold = belief.pace.hold_s or CALM_START_S
     burst = offered_at <= belief.refused_at
-    probed = not probing and 0.0 < belief.probed_at and now < belief.probed_at + hold
+    probed = not probing and belief.probed_at > 0.0 and now < belief.probed_at + hold
     in_a_row = belief.refused_in_a_row + (0 if probing else 1)
     belief = msgspec.structs.replace(
         belief,
@@ -337,7 +338,7 @@ def refused(
 
 def _between(floor: int, ceiling: int) -> int:
     """The next fill to try: the geometric mean, since a limit's order of magnitude is what is unknown at first."""
-    return max(1, round((max(floor, ceiling / 16) * ceiling) ** 0.5))
+    return max(1, round(math.sqrt(max(floor, ceiling / 16) * ceiling)))
 
 
 def _calm(belief: Belief, in_a_row: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from array import array
 from collections.abc import AsyncIterator
@@ -10,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from xxhash import xxh3_64_intdigest
 
 from sluicegate.core import belief, join
+from sluicegate.core.check import custom_id_of
 from sluicegate.core.index import Flag
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.report import EventKind
@@ -136,17 +135,6 @@ class _Own:
     def close(self) -> None:
         if self._chunks:
             _write_whole(Path(self._task.files[join.OWN]), b"".join(self._chunks))
-
-
-class _HasId(msgspec.Struct):
-    custom_id: str
-
-
-def custom_id_of(line: bytes) -> str | None:
-    """The custom_id of an input line, or None if it has no readable one."""
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(line, type=_HasId).custom_id
-    return None
 
 
 def _write_whole(path: Path, content: bytes) -> None:

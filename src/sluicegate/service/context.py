@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sluicegate.core.report import Event, EventKind
-from sluicegate.ports import Backend, Blobs, Clock, Ids, Lock, Store, Tx, Workers
+from sluicegate.ports import Backend, Blobs, Clock, Counter, Ids, Lock, Store, Tx, Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,7 @@ class Context:
 
     Attributes:
         instance: This start of this process; part of every intent's key.
+        counter: Gives the token counter, in whichever process it is called.
         listen: Called with each event after it is committed.
     """
 
@@ -58,6 +59,7 @@ class Context:
     workers: Workers
     lock: Lock
     backend: Backend
+    counter: Callable[[], Counter]
     policy: Policy
     instance: str
     listen: Callable[[Event], None]

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sluicegate.core import belief, join
 from sluicegate.core.admission import HoldBack
+from sluicegate.core.check import custom_id_of
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState, Stage
 from sluicegate.core.prices import cost
@@ -96,7 +97,7 @@ class Driver:
             await self._end_tasks()
             self._joiner.close()
 
-    # -- start ----------------------------------------------------------------------------------------------------------
+    # -- start -----------------------------------------------------------------------------------------------------
 
     async def _load(self) -> Work:
         ctx = self._ctx
@@ -292,7 +293,7 @@ class Driver:
         def read() -> str | None:
             with path.open("rb") as lines:
                 lines.seek(work.offset[position])
-                return collector.custom_id_of(lines.read(work.length[position]))
+                return custom_id_of(lines.read(work.length[position]))
 
         return await self._ctx.workers.blocking(read)
 
@@ -381,7 +382,7 @@ class Driver:
                 waiter.cancel()
             await asyncio.gather(*waiters, return_exceptions=True)
 
-    # -- tasks ----------------------------------------------------------------------------------------------------------
+    # -- tasks -----------------------------------------------------------------------------------------------------
 
     def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         if key in self._state.tasks:
@@ -411,7 +412,7 @@ class Driver:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # -- ends -----------------------------------------------------------------------------------------------------------
+    # -- ends ------------------------------------------------------------------------------------------------------
 
     async def _interrupt(self) -> None:
         ctx, state = self._ctx, self._state

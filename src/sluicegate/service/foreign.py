@@ -77,7 +77,7 @@ async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: floa
             await ctx.blobs.write(f"foreign/{batch.id}.jsonl", ctx.backend.download(batch.input_file_id))
             seen = await inspect(
                 [InputSource(name=batch.id, path=path)], rules=lenient_rules(ctx.backend.dialect, ctx.policy.models),
-                workers=ctx.workers,
+                workers=ctx.workers, counter=ctx.counter,
             )  # fmt: skip
             index = seen.indexes[0]
             tokens, quarters = sum(index.tokens), sum(c // 4 for c in index.chars)

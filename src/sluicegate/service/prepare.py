@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from sluicegate.core import join
+from sluicegate.core.check import CheckRules
 from sluicegate.core.index import Flag, Group
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState
@@ -20,7 +21,7 @@ from sluicegate.ports import Tx
 from sluicegate.service import collector
 from sluicegate.service.context import Context
 from sluicegate.service.drive import BAD
-from sluicegate.service.intake import CheckRules, CopiedInput, InputSource, Inspection, copy_in_sync, inspect
+from sluicegate.service.intake import CopiedInput, InputSource, Inspection, copy_in_sync, inspect
 from sluicegate.service.work import load
 
 
@@ -61,12 +62,11 @@ def destinations(request: Request) -> list[tuple[str, str]]:
     several = len(request.inputs) > 1
     found = []
     for name in request.inputs:
-        path = Path("stdin" if name == "-" else name)
-        base = path.name
+        base = Path("stdin" if name == "-" else name).name
         for suffix in (".gz", ".jsonl", ".json"):
             base = base.removesuffix(suffix)
-        folder = Path.cwd() if name == "-" else path.absolute().parent
-        pair = []
+        folder = Path.cwd() if name == "-" else Path(name).absolute().parent
+        pair: list[str] = []
         for given, kind in ((request.output, "results"), (request.errors, "errors")):
             if given is None and kind == "errors" and request.output is not None:
                 # Beside the results, and named after them.
@@ -155,7 +155,7 @@ async def check(
         InputSource(name=name, path=ctx.blobs.path(input_key(one.sha256)))
         for name, one in zip(request.inputs, copied, strict=True)
     ]
-    return await inspect(sources, rules=rules, workers=ctx.workers, on_progress=on_bytes)
+    return await inspect(sources, rules=rules, workers=ctx.workers, counter=ctx.counter, on_progress=on_bytes)
 
 
 def refuse_errors(inspection: Inspection, request: Request) -> None:

@@ -117,6 +117,7 @@ def _turn(
         if doubly is not None:
             return TooLarge(part=doubly)
     again = _offer_again(refused, work, known, margin, waits, verdict)
+    chosen: cut.Slice | None
     if again is not None:
         chosen, file_id, attempt = again
         group = next(p.group for p in refused if p.file_id == file_id)
@@ -182,7 +183,8 @@ def _gate(
         unproven=sum(1 for part in stands.parts if part.unproven and part.validated_at is None),
         submitting=sum(1 for part in stands.parts if part.run == run.id and part.stage is not Stage.HELD),
         waiting=demand, largest=largest, mine=mine, my_share=share, serial=run.serial, paused=row.paused,
-        creates_left=creates, creates_left_at=creates_at, files_left=policy.files_max - tx.files_kept(run.resource), poll_s=policy.poll_s,
+        creates_left=creates, creates_left_at=creates_at, poll_s=policy.poll_s,
+        files_left=policy.files_max - tx.files_kept(run.resource),
         part_s_least=2.0 / per_second if per_second else 0.0,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final
 
 import msgspec
@@ -112,10 +112,7 @@ def load(run: RunRow, batches: list[BatchRow], blobs: Blobs) -> Work:
     if order is not None:
         columns = {name: array(_TYPES[name], map(column.__getitem__, order)) for name, column in columns.items()}
     quarters = array("I", (chars // 4 for chars in columns["chars"]))
-    largest = [
-        (max(columns["tokens"][a:b], default=0), max(quarters[a:b], default=0))
-        for a, b in zip(starts, starts[1:], strict=False)
-    ]
+    largest = [(max(columns["tokens"][a:b], default=0), max(quarters[a:b], default=0)) for a, b in pairwise(starts)]
     return Work(
         run=run, batches=batches, groups=groups, order=order, starts=starts, largest=largest,
         sum_tokens=array("Q", accumulate(columns["tokens"], initial=0)),

@@ -1,0 +1,47 @@
+"""Rough forecasts: how the work would be cut, how long it would hold a deployment, when it would be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sluicegate.core.admission import PARTS_USUAL
+from sluicegate.core.report import QuotaRow
+
+USUAL_LIFE_S: Final = 600.0
+"""How long a provider batch lives where nothing was measured: published samples end after 4 to 13 minutes (F§2.2)."""
+
+
+def plan(
+    groups: Iterable[tuple[int, int]], *, limit: int | None, requests_max: int, bytes_max: int, size: int
+) -> tuple[int, float | None]:
+    """(parts, seconds): into how many parts the work would be cut, and how long it would hold the deployment.
+
+    Args:
+        groups: (requests, tokens) of each set of requests that may share a part.
+        limit: Enqueued tokens, or None if not known: then the seconds are None, since everything hangs on it.
+        size: Bytes of all requests.
+    """
+    groups = list(groups)
+    tokens = sum(t for _, t in groups)
+    least = sum(max(1, -(-requests // requests_max)) for requests, _ in groups if requests)
+    least = max(least, -(-size // bytes_max)) if groups else 0
+    if limit is None:
+        return least, None
+    if tokens <= limit:
+        return least, USUAL_LIFE_S if tokens else 0.0
+    each = max(1, limit // PARTS_USUAL)
+    return max(least, -(-tokens // each)), USUAL_LIFE_S * tokens / limit + USUAL_LIFE_S
+
+
+def when(row: QuotaRow, *, tokens: int, largest: int, now: float) -> dict[str, Any]:
+    """What the provider's books mean for new work of ``tokens``: what fits now, when it would start and be done."""
+    if row.limit is None or row.headroom is None:
+        note = "the deployment's limit is not known yet: the first submit learns it; --limit tells it"
+        return {"fits_now": None, "first_part_at": None, "done_at": None, "note": note}
+    fits = min(tokens, row.headroom)
+    starts = now if row.headroom >= min(largest, row.limit) else row.next_release_at
+    life = USUAL_LIFE_S
+    done = None if starts is None else max(starts, row.idle_at or starts) + life * max(1.0, (tokens - fits) / row.limit)
+    note = f"of {tokens:,} tokens, {fits:,} fit now; the limit is {row.limit:,} (known from: {row.limit_source})"
+    return {"fits_now": fits, "first_part_at": starts, "done_at": done, "note": note}
