@@ -50,7 +50,7 @@ def docstrings(wanted: int) -> Iterator[tuple[str, str]]:
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             text = ast.get_docstring(node)
-            if text and len(text) > 350:
+            if text and len(text) > 280:
                 name = path.stem + (f".{node.name}" if not isinstance(node, ast.Module) else "")
                 yield f"{name}:{getattr(node, 'lineno', 1)}", text[:3_000]
                 found += 1

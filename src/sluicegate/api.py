@@ -381,9 +381,9 @@ async def quota_override_async(deployment: str, action: str, limit: int | None, 
         await ensure_deployment(ctx, ctx.backend.resource, deployment)
         actions: dict[str, dict[str, Any]] = {
             "pause": {"paused": True}, "resume": {"paused": False}, "set-limit": {"cap_override": limit},
-        }[action]  # fmt: skip
+        }  # fmt: skip
         key = scope(ctx.backend.resource, deployment)
-        await ctx.store.transact(lambda tx: tx.update_deployment(key, **changes))
+        await ctx.store.transact(lambda tx: tx.update_deployment(key, **actions[action]))
         return await _row(ctx, deployment)
 
 
