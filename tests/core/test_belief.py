@@ -14,6 +14,10 @@ def refuse(belief: Belief, now: float, fill: int, limit: int | None = None, **mo
     return b.refused(belief, now, fill=fill, limit=limit, **given)  # type: ignore[arg-type]
 
 
+def accept(belief: Belief, fill: int, offered_at: float = 0.0, *, probing: bool = False) -> Belief:
+    return b.accepted(belief, offered_at, fill=fill, proven=fill, offered_at=offered_at, probing=probing)
+
+
 def test_a_number_in_a_refusal_is_the_limit_and_says_where_it_is_from() -> None:
     """ "30K" in the text ends all guessing."""
     known = refuse(Belief(), 10.0, 285_000, 30_000)
@@ -54,7 +58,7 @@ def test_without_a_number_the_search_finds_most_of_the_limit_in_few_refusals(lim
             refusals += 1
             belief = refuse(belief, now, fill)
         else:
-            belief = b.accepted(belief, fill, offered_at=now)
+            belief = accept(belief, fill, now)
         allowed = b.allowance(belief, None, now)
         assert allowed.limit is not None
         if allowed.limit == fill:
@@ -66,7 +70,7 @@ def test_without_a_number_the_search_finds_most_of_the_limit_in_few_refusals(lim
 
 def test_one_burst_of_refusals_is_one_piece_of_evidence() -> None:
     """Parts that were under way when the first refusal came in do not halve the limit again and again."""
-    first = refuse(b.accepted(Belief(), 20_000, offered_at=0.0), 10.0, 60_000)
+    first = refuse(accept(Belief(), 20_000, 0.0), 10.0, 60_000)
 
     again = refuse(first, 11.0, 59_000, offered_at=9.0)
     assert (again.soft, again.ceiling, again.floor) == (first.soft, first.ceiling, first.floor)
@@ -74,7 +78,7 @@ def test_one_burst_of_refusals_is_one_piece_of_evidence() -> None:
 
 def test_a_refusal_below_a_fill_that_was_accepted_suggests_late_release() -> None:
     """The provider frees late (F§4.2): what ended lately is counted on, and one part at a time tries."""
-    proven = b.accepted(Belief(known=60_000, known_source="header"), 60_000, offered_at=0.0)
+    proven = accept(Belief(known=60_000, known_source="header"), 60_000, 0.0)
     ended = b.batch_ended(proven, 100.0, hold_s=10.0, tokens=5_000, overlap=3.0)
 
     late = refuse(ended, 103.0, 59_000, 60_000, freed=1.0)
@@ -101,7 +105,7 @@ def test_an_accepted_probe_forgets_the_old_number_and_grows() -> None:
     """The limit was raised: what a refusal said before no longer holds."""
     known = refuse(Belief(), 100.0, 90_000, 60_000)
 
-    grown = b.accepted(known, 75_000, offered_at=200.0)
+    grown = accept(known, 75_000, 200.0)
     assert grown.known is None
     assert b.allowance(grown, None, 201.0).limit == round(75_000 * b.GROWTH)
 
@@ -132,7 +136,7 @@ def test_the_header_calibrates_characters_and_usage_calibrates_tokens() -> None:
 
 def test_calibration_explains_a_refusal_just_below_the_known_limit() -> None:
     """Once we know that the provider counts 15 % more, the refusal at 98 % of the limit was no secret limit."""
-    refused = refuse(b.accepted(Belief(), 30_000, offered_at=0.0), 5.0, 59_000, 60_000)
+    refused = refuse(accept(Belief(), 30_000, 0.0), 5.0, 59_000, 60_000)
     assert refused.soft is not None
 
     calibrated = b.usage_seen(refused, counted=11_500, estimated=10_000)

@@ -288,7 +288,7 @@ class Emulator:
 
     async def _write(self, batch: Batch) -> None:
         output, errors = self._result_paths(batch)
-        aside = output.with_suffix(".tmp"), errors.with_suffix(".tmp")
+        aside = output.with_name(f"{output.name}.tmp"), errors.with_name(f"{errors.name}.tmp")
         await asyncio.to_thread(files.write_results, self.model, batch, self.folder / batch.input_file_id, *aside)
         for temporary, path in zip(aside, (output, errors), strict=True):
             temporary.replace(path)

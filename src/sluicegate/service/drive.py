@@ -20,7 +20,7 @@ from sluicegate.core.prices import cost
 from sluicegate.core.report import EventKind, Progress
 from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope
 from sluicegate.core.watch import Pending, next_look_at
-from sluicegate.errors import BackendError, CostLimitExceeded, Interrupted, SluicegateError
+from sluicegate.errors import BackendError, CostLimitExceeded, Interrupted
 from sluicegate.ports import Tx
 from sluicegate.service import collector, output, overview, scheduler, submitter, watcher
 from sluicegate.service.context import Context, Record, note
@@ -48,7 +48,7 @@ class _State:
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     submitting: set[str] = field(default_factory=set)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    fatal: SluicegateError | None = None
+    fatal: Exception | None = None
     reasons: dict[str, HoldBack] = field(default_factory=dict)
     look_trouble: int = 0
     look_again_at: float = 0.0
@@ -394,7 +394,7 @@ class Driver:
     async def _guard(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except SluicegateError as error:
+        except Exception as error:  # noqa: BLE001  (the edge of a task: the loop raises it, nothing is swallowed)
             self._state.fatal = self._state.fatal or error
         finally:
             self._state.tasks.pop(key, None)
