@@ -7,6 +7,7 @@ Each row starts an emulator and `sluicegate run` as processes of their own, 600 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -131,7 +132,7 @@ def second_half(samples: list[tuple[float, int, int | None]]) -> float:
     stop = max(rises, default=0.0)
     start = stop / 2
     total = 0.0
-    for (at, held, limit), (until, _, _) in zip(samples, samples[1:], strict=False):
+    for (at, held, limit), (until, _, _) in itertools.pairwise(samples):
         span = min(until, stop) - max(at, start)
         if span > 0 and limit:
             total += span * held / limit

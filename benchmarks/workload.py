@@ -8,10 +8,11 @@ from pathlib import Path
 
 # Short common words: about one token and three to four characters each, so that a provider's two ways of counting
 # (characters ÷ 4, tokens) come out close together and the token limit is what binds.
-WORDS = (
+_COMMON = (
     "the and for you not are but had was all any can her one our out day get has him his how man new now old see two "
     "way who boy did its let put say she too use we go to it as he is no so up us an at be by do if in me my of on or"
-).split()
+)
+WORDS = _COMMON.split()
 
 
 def sizes(requests: int, tokens: int, largest: int, seed: int) -> list[int]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from benchmarks import workload
+
 from sluicegate.testing import RunningEmulator, emulator
 
 FAST = {"limit": "20K", "rate": 40000, "validating": "0.2s", "start": "0.1s", "finalizing": "0.1s"}
@@ -50,7 +50,7 @@ def start(provider: RunningEmulator, source: Path, *more: str) -> "subprocess.Po
 
 def run(provider: RunningEmulator, source: Path, *more: str) -> tuple[int, str]:
     process = start(provider, source, *more)
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate(timeout=45)
     return process.returncode, output
 
 
@@ -114,7 +114,7 @@ def test_openais_dialect_works_with_the_sdks_own_variables(requests: Path) -> No
             [sys.executable, "-m", "sluicegate", "run", str(requests), "--poll", "0.2s", "--limit", "20K", "--state",
              str(requests.parent / "state")],
             env=os.environ | {"OPENAI_BASE_URL": f"{provider.url}/v1", "OPENAI_API_KEY": "any"},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=45, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert ids(results(requests)) == wanted(requests)
@@ -127,9 +127,10 @@ def test_thirty_files_are_one_run_with_a_result_file_each(provider: RunningEmula
     for i, source in enumerate(sources):
         workload.write(source, requests=40, tokens=9_000, largest=1_000, seed=i)
     process = subprocess.run(
-        [*command(provider, sources[0]), *map(str, sources[1:]), "-o", str(tmp_path / "results")],
+        [*command(provider, sources[0], "-o", str(tmp_path / "results"))[:4], *map(str, sources),
+         *command(provider, sources[0], "-o", str(tmp_path / "results"))[5:]],
         env=os.environ | {"AZURE_OPENAI_API_KEY": "any"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=90, check=False,
+        timeout=45, check=False,
     )  # fmt: skip
 
     assert process.returncode == 0, process.stdout + process.stderr
@@ -237,7 +238,7 @@ def test_two_processes_share_one_limit(provider: RunningEmulator, tmp_path: Path
         workload.write(source, requests=150, tokens=45_000, largest=1_500, seed=i, prefix=source.stem)
     processes = [start(provider, source, "--limit", "20K") for source in sources]
     for source, process in zip(sources, processes, strict=True):
-        output, _ = process.communicate(timeout=90)
+        output, _ = process.communicate(timeout=45)
         assert process.returncode == 0, output
         assert ids(source.with_name(f"{source.stem}.results.jsonl")) == wanted(source)
     assert sum(assert_clean(provider)["refusals"].values()) == 0
@@ -248,7 +249,7 @@ def test_a_second_process_on_the_same_file_follows_the_first(provider: RunningEm
     first = start(provider, requests)
     time.sleep(1.5)
     second = start(provider, requests)
-    outputs = [process.communicate(timeout=90)[0] for process in (first, second)]
+    outputs = [process.communicate(timeout=45)[0] for process in (first, second)]
 
     assert [first.returncode, second.returncode] == [0, 0], outputs
     assert "following" in outputs[1]
@@ -259,7 +260,9 @@ def test_a_second_process_on_the_same_file_follows_the_first(provider: RunningEm
 def test_bad_lines_refuse_or_are_set_aside(provider: RunningEmulator, requests: Path) -> None:
     """Exit 3 and no upload; with --skip-bad the good lines run and the bad ones are in the error file."""
     lines = requests.read_text().splitlines()
-    lines[3] = lines[3].replace('"role":"user"', '"role":"user","stream":1').replace('"model"', '"stream":true,"model"', 1)
+    lines[3] = (
+        lines[3].replace('"role":"user"', '"role":"user","stream":1').replace('"model"', '"stream":true,"model"', 1)
+    )
     requests.write_text("\n".join(lines) + "\n")
 
     code, output = run(provider, requests)

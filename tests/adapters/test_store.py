@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator
@@ -202,9 +201,10 @@ async def test_processes_that_reserve_at_once_never_pass_the_limit(tmp_path: Pat
     path = tmp_path / "s.sqlite3"
     await SqlStore(path).close()
     writers = [
-        subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITER), str(path), name]) for name in ("a", "b", "c")
+        await asyncio.create_subprocess_exec(sys.executable, "-c", textwrap.dedent(WRITER), str(path), name)
+        for name in ("a", "b", "c")
     ]
-    codes = [await asyncio.to_thread(writer.wait) for writer in writers]
+    codes = [await writer.wait() for writer in writers]
 
     store = SqlStore(path)
     total = await store.transact(lambda tx: tx.balance("r#d", Dimension.TOKENS))

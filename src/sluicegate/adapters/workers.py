@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from sluicegate.errors import StateUnusable
@@ -81,19 +85,27 @@ class ProcessWorkers:
             self._pool = None
 
 
-def _quiet(parent: int) -> None:
-    """In a worker: leave Ctrl-C to the parent, and end when the parent is gone."""
+def _quiet(main: int) -> None:
+    """In a worker: leave Ctrl-C to the main process, and when that is gone end the fork server and this worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import threading
+    server = os.getppid()
 
     def watch() -> None:
-        import time
-
-        while True:
-            time.sleep(1.0)
-            try:
-                os.kill(parent, 0)
-            except OSError:
-                os._exit(1)
+        while os.getppid() == server and not _gone(main):
+            time.sleep(0.5)
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _gone(pid: int) -> bool:
+    """True if a process has ended, also if nobody has asked for its exit code yet."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    return False

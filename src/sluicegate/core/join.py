@@ -121,7 +121,7 @@ class Outcome:
     passing: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     answered: int = 0
     failed: int = 0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     counted: int = 0
     estimated: int = 0
     doubled: int = 0

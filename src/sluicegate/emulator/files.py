@@ -22,7 +22,10 @@ PIECE: Final = 100_000
 BATCH_LINES: Final = 500
 PROBLEMS_MOST: Final = 100
 
-_ANSWER: Final = "This is an emulated answer: no model was asked. The emulator of Sluicegate counted your request and let it through."
+_ANSWER: Final = (
+    "This is an emulated answer: no model was asked. "
+    "The emulator of Sluicegate counted your request and let it through."
+)
 
 
 class _Line(msgspec.Struct):
