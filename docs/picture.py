@@ -14,6 +14,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import workload
+
 from sluicegate.api import run_async
 from sluicegate.cli.screen import View, render
 from sluicegate.core.report import Event, Progress
