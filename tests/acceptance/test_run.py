@@ -34,10 +34,10 @@ def provider() -> Iterator[RunningEmulator]:
 
 
 def command(provider: RunningEmulator, source: Path, *more: str, name: str = "run") -> list[str]:
-    state = source.parent / "state"
+    state = () if "--state" in more else ("--state", str(source.parent / "state"))
     return [
         sys.executable, "-m", "sluicegate", name, str(source), "--azure-endpoint", provider.url, "--api-version",
-        "2024-10-21", "--poll", "0.2s", "--state", str(state), *more,
+        "2024-10-21", "--poll", "0.2s", *state, *more,
     ]  # fmt: skip
 
 

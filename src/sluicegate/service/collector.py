@@ -183,6 +183,18 @@ async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
     return done
 
 
+async def give_back(ctx: Context, part: PartRow) -> None:
+    """Take in a part that the provider refused as a whole: all its requests wait again, at no cost of attempts."""
+    await ctx.workers.blocking(_write_whole, ctx.blobs.path(sidecar_key(part.id)), join.Settled().to_bytes())
+    now = ctx.clock.now()
+
+    def write(tx: Tx) -> None:
+        if tx.move_part(part.id, Stage.ENDED, Stage.COLLECTED, collected_at=now):
+            scheduler.wait_again(tx, part, waits_again(part, requests_of(part), sent=False))
+
+    await ctx.store.transact(write)
+
+
 def _say(record: Record, part: PartRow, found: Match, again: int) -> None:
     sentence = f"part {part.id}: {found.answered:,} answered"
     if found.failed:

@@ -20,7 +20,7 @@ from sluicegate.core.prices import cost
 from sluicegate.core.report import EventKind, Progress
 from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope
 from sluicegate.core.watch import Pending, next_look_at
-from sluicegate.errors import BackendError, CostLimitExceeded, Interrupted
+from sluicegate.errors import BackendError, CostLimitExceeded, DeploymentNotFound, Interrupted
 from sluicegate.ports import Tx
 from sluicegate.service import collector, output, overview, scheduler, submitter, watcher
 from sluicegate.service.context import Context, Record, note
@@ -36,6 +36,9 @@ TICK_SHARED_S: Final = 0.2
 
 STOP_WAIT_S: Final = 10.0
 """How long a stop waits for creates whose answer is on its way."""
+
+NO_DEPLOYMENT: Final = ("model_not_found", "DeploymentNotFound")
+"""Errors of a whole batch that no waiting mends."""
 
 BAD: Final = "bad"
 """The sidecar of requests that the check refused and ``--skip-bad`` set aside is named ``{run}-bad``."""
@@ -211,6 +214,14 @@ class Driver:
 
     async def _collect(self, part: PartRow) -> None:
         ctx = self._ctx
+        if part.status == "failed" and (part.error or "").startswith(NO_DEPLOYMENT):
+            await collector.give_back(ctx, part)
+            name = self._work.deployment_of(part.group)
+            raise DeploymentNotFound(
+                f"the provider cannot run batches on {name!r}: {part.error}. On Azure, `model` is the name of a Global "
+                "Batch or Data Zone Batch deployment of this very resource; --deployment NAME sends every line to one. "
+                "The same command goes on once that is mended"
+            )
         try:
             collected = await collector.collect(ctx, self._work, part)
         except BackendError as error:
