@@ -7,9 +7,11 @@ another process's (D2). WAL lets readers go on; ``synchronous=FULL`` makes a com
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -296,7 +298,9 @@ class SqlStore:
         sa.event.listen(self._engine, "connect", _prepare)
         sa.event.listen(self._engine, "begin", _begin_immediate)
         try:
-            self._migrate()
+            # One process at a time: SQLite does not wait when two switch a new file to WAL at once.
+            with _alone(path.with_name(f"{path.name}.opening")):
+                self._migrate()
         except sa.exc.DBAPIError as error:
             raise StateUnusable(
                 f"the data folder's database {path} cannot be used: {error.orig}; "
@@ -341,6 +345,14 @@ class SqlStore:
         if self._executor is not None:
             self._executor.shutdown()
         self._engine.dispose()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock file that the system frees when the process dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _prepare(connection: sqlite3.Connection, record: object) -> None:

@@ -88,10 +88,17 @@ class _Line(msgspec.Struct):
     body: msgspec.Raw = msgspec.Raw()
 
 
+class _Usual(msgspec.Struct):
+    custom_id: str
+    method: str
+    url: str
+    body: msgspec.Raw
+
+
+_decode_usual = msgspec.json.Decoder(_Usual).decode
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode = msgspec.json.Decoder().decode
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
-_KEYS: Final = (b'"custom_id"', b'"method"', b'"url"', b'"body"', b'"model"', b'"messages"', b'"input"')
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -170,32 +177,31 @@ class Scanner:
 
     def _parse(self, line: bytes) -> _Request:
         try:
-            parts = _decode_line(line)
-            body = _decode(parts.body) if bytes(parts.body) else None
-        except UNREADABLE as error:
-            raise _bad_json(line, error) from None
+            usual = _decode_usual(line)
+            raw = bytes(usual.body)
+            body = _decode(raw)
+        except UNREADABLE:
+            usual, raw, body = self._unusual(line)
         if not line.isascii():
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise _Bad("invalid_json_line", f"The line is not valid UTF-8 at byte {error.start + 1}.",
-                           "Write the file as UTF-8.") from None  # fmt: skip
+            _check_utf8(line)
         if not self._rules.lenient:
             if _SURROGATE.search(line):
                 _check_surrogates(line)
-            if any(line.count(key) > 1 for key in _KEYS):
+            count = line.count
+            if (
+                count(b'"custom_id"') > 1 or count(b'"method"') > 1 or count(b'"url"') > 1 or count(b'"body"') > 1
+                or count(b'"model"') > 1 or count(b'"messages"') > 1 or count(b'"input"') > 1
+            ):  # fmt: skip
                 _check_repeated(line)
-        custom_id = self._text(parts.custom_id, "custom_id")
-        method = self._text(parts.method, "method")
-        url = self._text(parts.url, "url")
-        if method.upper() != "POST" and not self._rules.lenient:
+            for name, value in (("custom_id", usual.custom_id), ("method", usual.method), ("url", usual.url)):
+                if not value:
+                    raise _Bad("invalid_request", f"{name} is empty.", f"Give {name} a value.")
+        custom_id, method, url = usual.custom_id, usual.method, usual.url
+        if method != "POST" and method.upper() != "POST" and not self._rules.lenient:
             raise _Bad("invalid_request", f"The method is {method!r}; the Batch API knows POST only.",
                        'Write "method": "POST".')  # fmt: skip
-        if not bytes(parts.body):
-            raise _missing("body")
         if not isinstance(body, dict):
             raise _Bad("invalid_type", "The body is not a JSON object.", 'Write "body": {"model": …}.')
-        raw = bytes(parts.body)
         model = body.get("model")
         if not isinstance(model, str) or not model.strip():
             if model is None and self._rules.redirect is None and not self._rules.lenient:
@@ -206,15 +212,22 @@ class Scanner:
             model = ""
         return _Request(custom_id=custom_id, url=url, model=model, body=body, raw_body=raw, body_at=line.find(raw))
 
-    def _text(self, raw: msgspec.Raw, name: str) -> str:
-        if not bytes(raw):
-            raise _missing(name)
-        value = _decode(raw)
-        if not isinstance(value, str):
-            raise _Bad("invalid_type", f"{name} is not a string.", f'Write "{name}": "…".')
-        if not value and not self._rules.lenient:
-            raise _Bad("invalid_request", f"{name} is empty.", f"Give {name} a value.")
-        return value
+    def _unusual(self, line: bytes) -> tuple[_Usual, bytes, Any]:
+        """A line that is not as it should be: find out why, or read it another way."""
+        try:
+            parts = _decode_line(line)
+            body = _decode(parts.body) if bytes(parts.body) else None
+        except UNREADABLE as error:
+            raise _bad_json(line, error) from None
+        if not line.isascii():
+            _check_utf8(line)
+        texts = [
+            _text(raw, name)
+            for raw, name in ((parts.custom_id, "custom_id"), (parts.method, "method"), (parts.url, "url"))
+        ]
+        if not bytes(parts.body):
+            raise _missing("body")
+        return _Usual(texts[0], texts[1], texts[2], parts.body), bytes(parts.body), body
 
     def _accept(self, offset: int, line: bytes, request: _Request) -> None:
         model = self._model(self._rules.redirect or request.model)
@@ -384,6 +397,25 @@ class Scanner:
                 Problem(file=self._name, line=at, custom_id=custom_id, code=code, severity=severity, message=message,
                         remedy=remedy)
             )  # fmt: skip
+
+
+def _text(raw: msgspec.Raw, name: str) -> str:
+    if not bytes(raw):
+        raise _missing(name)
+    value = _decode(raw)
+    if not isinstance(value, str):
+        raise _Bad("invalid_type", f"{name} is not a string.", f'Write "{name}": "…".')
+    return value
+
+
+def _check_utf8(line: bytes) -> None:
+    """msgspec does not look at fields that it skips."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise _Bad(
+            "invalid_json_line", f"The line is not valid UTF-8 at byte {error.start + 1}.", "Write the file as UTF-8."
+        ) from None
 
 
 def _missing(name: str) -> _Bad:
