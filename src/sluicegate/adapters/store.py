@@ -301,9 +301,10 @@ class SqlStore:
             # One process at a time: SQLite does not wait when two switch a new file to WAL at once.
             with _alone(path.with_name(f"{path.name}.opening")):
                 self._migrate()
-        except sa.exc.DBAPIError as error:
+        except (sa.exc.DBAPIError, OSError) as error:
+            why = error.orig if isinstance(error, sa.exc.DBAPIError) else error.strerror
             raise StateUnusable(
-                f"the data folder's database {path} cannot be used: {error.orig}; "
+                f"the data folder's database {path} cannot be used: {why}; "
                 "check that the folder is writable and the disk not full, or name another with --state"
             ) from error
 

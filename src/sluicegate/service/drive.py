@@ -51,7 +51,7 @@ class _State:
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     submitting: set[str] = field(default_factory=set)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    fatal: Exception | None = None
+    fatal: BaseException | None = None
     reasons: dict[str, HoldBack] = field(default_factory=dict)
     look_trouble: int = 0
     look_again_at: float = 0.0
@@ -405,7 +405,9 @@ class Driver:
     async def _guard(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception as error:  # noqa: BLE001  (the edge of a task: the loop raises it, nothing is swallowed)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001  (the edge of a task: the loop raises it, nothing is swallowed)
             self._state.fatal = self._state.fatal or error
         finally:
             self._state.tasks.pop(key, None)

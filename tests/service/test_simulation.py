@@ -1,0 +1,73 @@
+"""The whole service on a virtual clock, with deaths at every kind of port call (D1–D5, D12)."""
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import pytest
+from benchmarks import workload
+
+from sluicegate.core.report import RunResult
+from sluicegate.emulator.config import Account
+from tests.support.simulation import Deaths, Died, VirtualLoop, World, life, trace
+
+ACCOUNT = Account(limit=20_000, rate=6_000, validating_s=4, start_s=2, finalizing_s=1, headers=False)
+HOURS = 4 * 3_600.0
+"""Virtual seconds within which a run must end, whatever happened: about two hundred times what it takes undisturbed."""
+
+POLICY = {"poll_s": 1.0, "poll_max_s": 30.0}
+
+
+def live(folder: Path, deaths: list[tuple[int, bool]], account: Account = ACCOUNT) -> tuple[World, RunResult]:
+    """Start again after each death until the run ends; deaths are (port call, after its effect)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "provider").mkdir()
+    source = folder / "requests.jsonl"
+    workload.write(source, requests=120, tokens=50_000, largest=2_000)
+    world = World(account, folder / "provider")
+    loop = VirtualLoop()
+    try:
+        for number, (at, after) in enumerate([*deaths, (0, False)]):
+            fate = Deaths(at or None, after=after)
+            work = life(world, source, folder / "out.jsonl", folder / "state", fate, number, **POLICY)
+            try:
+                return world, loop.run_until_complete(asyncio.wait_for(work, HOURS))
+            except Died:
+                continue
+        raise AssertionError("the last life has no death")
+    finally:
+        loop.close()
+
+
+def assert_all_is_well(folder: Path, world: World) -> None:
+    got = [json.loads(line)["custom_id"] for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert got == [f"request-{i}" for i in range(120)]
+    assert world.model.executed_again == 0
+    assert world.model.held_max_ratio <= 1.0
+
+
+def test_a_run_without_deaths_takes_virtual_minutes_and_real_moments(tmp_path: Path) -> None:
+    """Complete, in order, nothing twice, and the model's books say that the limit held."""
+    world, result = live(tmp_path / "a", [])
+
+    assert_all_is_well(tmp_path / "a", world)
+    assert result.completed == 120
+    assert result.seconds > 10
+
+
+def test_the_same_seed_gives_the_same_trace(tmp_path: Path) -> None:
+    """Byte for byte: that is what makes a failure replayable."""
+    traces = [trace(live(tmp_path / name, [(40, True)])[0]) for name in ("a", "b")]
+
+    assert traces[0] == traces[1]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_deaths_at_random_port_calls_lose_nothing_and_repeat_nothing(tmp_path: Path, seed: int) -> None:
+    """Up to five lives, each ended right before or right after some commit, upload, create, list, download or delete."""
+    dice = random.Random(seed)
+    deaths = [(dice.randint(1, 160), dice.random() < 0.5) for _ in range(dice.randint(1, 5))]
+
+    world, _ = live(tmp_path / "x", deaths)
+    assert_all_is_well(tmp_path / "x", world)
