@@ -350,8 +350,7 @@ async def quota_async(*, settings: Settings, refresh: bool = True) -> list[Quota
     """
     async with context(settings) as ctx:
         if refresh:
-            while not await watcher.look(ctx, watcher.Sight(), at_least_s=0.0):
-                await ctx.clock.sleep(0.1)  # another process is reading it now
+            await watcher.look(ctx, watcher.Sight(), at_least_s=0.0)
         live = await _live(ctx)
         resource = ctx.backend.resource
         cap = settings.limit

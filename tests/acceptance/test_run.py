@@ -50,7 +50,7 @@ def start(provider: RunningEmulator, source: Path, *more: str) -> "subprocess.Po
 
 def run(provider: RunningEmulator, source: Path, *more: str) -> tuple[int, str]:
     process = start(provider, source, *more)
-    output, _ = process.communicate(timeout=45)
+    output, _ = process.communicate(timeout=90)
     return process.returncode, output
 
 
@@ -114,7 +114,7 @@ def test_openais_dialect_works_with_the_sdks_own_variables(requests: Path) -> No
             [sys.executable, "-m", "sluicegate", "run", str(requests), "--poll", "0.2s", "--limit", "20K", "--state",
              str(requests.parent / "state")],
             env=os.environ | {"OPENAI_BASE_URL": f"{provider.url}/v1", "OPENAI_API_KEY": "any"},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=45, check=False,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert ids(results(requests)) == wanted(requests)
@@ -130,7 +130,7 @@ def test_thirty_files_are_one_run_with_a_result_file_each(provider: RunningEmula
         [*command(provider, sources[0], "-o", str(tmp_path / "results"))[:4], *map(str, sources),
          *command(provider, sources[0], "-o", str(tmp_path / "results"))[5:]],
         env=os.environ | {"AZURE_OPENAI_API_KEY": "any"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=45, check=False,
+        timeout=90, check=False,
     )  # fmt: skip
 
     assert process.returncode == 0, process.stdout + process.stderr
@@ -238,7 +238,7 @@ def test_two_processes_share_one_limit(provider: RunningEmulator, tmp_path: Path
         workload.write(source, requests=150, tokens=45_000, largest=1_500, seed=i, prefix=source.stem)
     processes = [start(provider, source, "--limit", "20K") for source in sources]
     for source, process in zip(sources, processes, strict=True):
-        output, _ = process.communicate(timeout=45)
+        output, _ = process.communicate(timeout=90)
         assert process.returncode == 0, output
         assert ids(source.with_name(f"{source.stem}.results.jsonl")) == wanted(source)
     assert sum(assert_clean(provider)["refusals"].values()) == 0
@@ -249,7 +249,7 @@ def test_a_second_process_on_the_same_file_follows_the_first(provider: RunningEm
     first = start(provider, requests)
     time.sleep(1.5)
     second = start(provider, requests)
-    outputs = [process.communicate(timeout=45)[0] for process in (first, second)]
+    outputs = [process.communicate(timeout=90)[0] for process in (first, second)]
 
     assert [first.returncode, second.returncode] == [0, 0], outputs
     assert "following" in outputs[1]

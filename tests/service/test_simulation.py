@@ -13,8 +13,8 @@ from sluicegate.emulator.config import Account
 from tests.support.simulation import Deaths, Died, VirtualLoop, World, life, trace
 
 ACCOUNT = Account(limit=20_000, rate=6_000, validating_s=4, start_s=2, finalizing_s=1, headers=False)
-HOURS = 4 * 3_600.0
-"""Virtual seconds within which a run must end, whatever happened: about two hundred times what it takes undisturbed."""
+HOURS = 900.0
+"""Virtual seconds within which a run must end, whatever happened: a dozen times what it takes undisturbed."""
 
 POLICY = {"poll_s": 1.0, "poll_max_s": 30.0}
 
@@ -56,6 +56,7 @@ def test_a_run_without_deaths_takes_virtual_minutes_and_real_moments(tmp_path: P
     assert result.seconds > 10
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_same_seed_gives_the_same_trace(tmp_path: Path) -> None:
     """Byte for byte: that is what makes a failure replayable."""
     traces = [trace(live(tmp_path / name, [(40, True)])[0]) for name in ("a", "b")]
@@ -63,7 +64,8 @@ def test_the_same_seed_gives_the_same_trace(tmp_path: Path) -> None:
     assert traces[0] == traces[1]
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead leave things open
+@pytest.mark.parametrize("seed", range(12))
 def test_deaths_at_random_port_calls_lose_nothing_and_repeat_nothing(tmp_path: Path, seed: int) -> None:
     """Up to five lives, each ended right before or right after some commit, upload, create, list, download or delete."""
     dice = random.Random(seed)

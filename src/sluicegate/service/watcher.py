@@ -28,7 +28,7 @@ HISTORY_S: Final = 8 * 86_400.0
 """The first look reads the list back this far: what is older has ended (both providers' window is 24 h)."""
 
 PAGES_MAX: Final = 200
-LISTING_S: Final = 120.0
+LISTING_S: Final = 30.0
 """A look that takes longer than this is taken for dead, and another process may look."""
 
 
@@ -65,7 +65,8 @@ async def look(ctx: Context, sight: Sight, *, at_least_s: float | None = None) -
 
     def claim(tx: Tx) -> bool:
         row = tx.resource(resource)
-        if row is not None and (row.listing_until > now or (sight.complete and now < row.listed_at + gap)):
+        # A process's first look is never put off: who claimed the last one may be dead, and two at once do no harm.
+        if row is not None and sight.complete and (row.listing_until > now or now < row.listed_at + gap):
             return False
         tx.put_resource(
             ResourceRow(id=resource, listed_at=row.listed_at if row else 0.0, listing_until=now + LISTING_S)
