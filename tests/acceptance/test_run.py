@@ -313,3 +313,16 @@ def test_a_fresh_data_folder_does_not_pay_again_for_what_is_at_the_provider(
     assert code == 0, output
     assert ids(requests.with_name("again.jsonl")) == wanted(requests)
     assert provider.report()["batches"] == batches
+
+
+def test_without_a_network_it_says_so_and_goes_on_when_asked_again(provider: RunningEmulator, requests: Path) -> None:
+    """Nothing is lost while the provider does not answer; Ctrl-C is exit 4."""
+    nowhere = RunningEmulator(url="http://127.0.0.1:9")
+    process = start(nowhere, requests)
+    time.sleep(3.0)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+
+    assert process.returncode == 4, output
+    assert "trying again" in output
+    assert run(provider, requests)[0] == 0

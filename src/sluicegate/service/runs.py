@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from sluicegate.core.prices import cost
 from sluicegate.core.report import EventKind, Progress, RunResult
 from sluicegate.core.rows import BatchRow, PartRow, RunRow
 from sluicegate.core.types import ProviderBatch, Usage
-from sluicegate.errors import Conflict, NotFound, UsageError
+from sluicegate.errors import Conflict, Interrupted, NotFound, Throttled, Unavailable, UsageError
 from sluicegate.ports import Tx
 from sluicegate.service import overview, submitter, watcher
 from sluicegate.service.adopt import adopt
@@ -60,8 +61,8 @@ async def perform(
         fresh = await ctx.store.transact(lambda tx: tx.run(run.id))
         assert fresh is not None, "a run that is performed has a row"
         if not (followed and fresh.state is RunState.FINISHED):
-            if not resumed:
-                await _meet_others(ctx, run, ways)
+            if not await ctx.store.transact(lambda tx: tx.parts(run=run.id)):
+                await _meet_others_at_last(ctx, run, ways, stop)
             await note(
                 ctx, EventKind.RUN_STARTED,
                 f"run {run.id} {'goes on' if resumed else 'starts'}: {run.requests:,} requests, {run.tokens:,} tokens",
@@ -89,6 +90,25 @@ async def _follow(ctx: Context, run: RunRow, show: Callable[[Progress], None] | 
         )  # fmt: skip
 
     show(await ctx.store.transact(read))
+
+
+async def _meet_others_at_last(ctx: Context, run: RunRow, ways: Ways, stop: asyncio.Event) -> None:
+    """:func:`_meet_others`, however long it takes until the provider answers."""
+    wait_s = 1.0
+    while True:
+        try:
+            return await _meet_others(ctx, run, ways)
+        except (Unavailable, Throttled) as error:
+            pause = error.retry_after_s if error.retry_after_s is not None else wait_s
+            await note(
+                ctx, EventKind.TROUBLE, f"the provider does not answer: {error}; trying again in {pause:,.0f} s",
+                run=run.id, where="list", message=str(error), retry_in_s=pause,
+            )  # fmt: skip
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+            if stop.is_set():
+                raise Interrupted("stopped; nothing was submitted yet. The same command goes on") from error
+            wait_s = min(60.0, wait_s * 2)
 
 
 async def _meet_others(ctx: Context, run: RunRow, ways: Ways) -> None:
