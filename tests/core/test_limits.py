@@ -24,6 +24,7 @@ def test_token_numbers(text: str, tokens: int) -> None:
 @given(st.integers(0, 10**12))
 def test_formatted_numbers_are_exact(tokens: int) -> None:
     """What is shown is what is meant."""
+    assert format_tokens(30_000) == "30K" and format_tokens(1_500_000) == "1.5M" and format_tokens(30_500) == "30.5K"
     assert parse_tokens(format_tokens(tokens)) == tokens
 
 

@@ -31,10 +31,11 @@ def parse_tokens(text: str) -> int:
 
 
 def format_tokens(tokens: int) -> str:
-    """The shortest exact way to write a number of tokens: 30000 → ``30K``, 30500 → ``30,500``."""
+    """The shortest exact way to write a number of tokens: 30000 → ``30K``, 30500 → ``30.5K``, 30550 → ``30,550``."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
         if tokens >= size and tokens % (size // 10) == 0:
-            return f"{tokens / size:g}{unit}"
+            whole, rest = divmod(tokens, size)
+            return f"{whole}.{rest * 10 // size}{unit}" if rest else f"{whole}{unit}"
     return f"{tokens:,}"
 
 
