@@ -16,14 +16,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sluicegate.core.check import CheckRules
+from sluicegate.adapters.counters import default_counter
+from sluicegate.adapters.workers import ThreadWorkers
 from sluicegate.core.forecast import when
 from sluicegate.core.prices import cost
 from sluicegate.core.report import Event, Progress, QuotaRow, RunResult
 from sluicegate.core.rows import scope
+from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
 from sluicegate.errors import BackendError, CostLimitExceeded, ProviderRefused, UsageError
-from sluicegate.ports import Backend, Tx
+from sluicegate.ports import Backend, Tx, Workers
 from sluicegate.service import overview, prepare, runs, watcher
 from sluicegate.service.context import Context
 from sluicegate.service.drive import ensure_deployment, lock_name
@@ -283,14 +285,16 @@ def _refuse_cost(report: dict[str, Any], settings: Settings) -> None:
 
 async def check_async(
     inputs: Inputs, *, settings: Settings, ask_provider: bool = True,
-    on_check: Callable[[int, int], None] | None = None,
+    on_check: Callable[[int, int], None] | None = None, workers: Workers | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """:func:`check` on the running event loop; ``ask_provider`` needs credentials and only says so without them."""
-    from sluicegate.adapters.counters import default_counter
-    from sluicegate.adapters.workers import ProcessWorkers
+    """:func:`check` on the running event loop; ``ask_provider`` needs credentials and only says so without them.
 
+    Args:
+        workers: What counts, closed at the end. Default: threads, since processes need a main module that can be
+            imported again.
+    """
     names = _names(inputs)
-    workers = ProcessWorkers(settings.workers or None)
+    workers = workers or ThreadWorkers(settings.workers or None)
     plain = [await asyncio.to_thread(open_plain, name) for name in names]
     dialect = _dialect(settings)
     try:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from sluicegate.adapters.counters import TiktokenCounter, default_counter
 from sluicegate.adapters.workers import InlineWorkers
-from sluicegate.core.check import CheckRules
 from sluicegate.core.index import Flag, Index
+from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
 from sluicegate.errors import UsageError
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, copy_in_sync, inspect

@@ -12,9 +12,9 @@ from typing import Final
 from xxhash import xxh3_64_intdigest
 
 from sluicegate.core import belief, join
-from sluicegate.core.check import custom_id_of
 from sluicegate.core.index import Flag
 from sluicegate.core.lifecycle import Stage
+from sluicegate.core.line import custom_id_of
 from sluicegate.core.report import EventKind
 from sluicegate.core.rows import PartRow
 from sluicegate.core.types import Usage

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from sluicegate.core import join
-from sluicegate.core.check import CheckRules
 from sluicegate.core.index import Flag, Group
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState
 from sluicegate.core.rows import BatchRow, RunRow
+from sluicegate.core.rules import CheckRules
 from sluicegate.errors import InputChanged, InputRefused, UsageError
 from sluicegate.ports import Tx
 from sluicegate.service import collector
