@@ -208,7 +208,7 @@ async def run_async(
     skip_bad: bool = False, adopt: bool = False, new: bool = False, on_event: Callable[[Event], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None, on_check: Callable[[int, int], None] | None = None,
     on_report: Callable[[dict[str, Any]], None] | None = None, stop: asyncio.Event | None = None,
-    backend: Backend | None = None,
+    backend: Backend | None = None, checkers: Workers | None = None,
 ) -> RunResult:  # fmt: skip
     """:func:`run` on the running event loop.
 
@@ -216,6 +216,7 @@ async def run_async(
         on_check: Called with (bytes checked, bytes in all). ``on_report``: called with the check's report before the
             first upload. ``stop``: when set, no new parts are cut and Interrupted is raised.
         backend: Another provider behind the same port, for tests.
+        checkers: What counts in the check, closed when it is done; see :func:`check_async`.
     """
     request = prepare.Request(
         inputs=_names(inputs), output=output, errors=errors, redirect=settings.deployment, cap=settings.limit,
@@ -229,7 +230,11 @@ async def run_async(
         known = await prepare.known_run(ctx, request, digest)
         if known is None:
             rules = rules_of(settings, ctx.backend.dialect)
-            inspection = await prepare.check(ctx, request, copied, rules, on_check)
+            try:
+                inspection = await prepare.check(ctx, request, copied, rules, on_check, checkers)
+            finally:
+                if checkers is not None:
+                    await checkers.close()
             report = report_of(inspection, settings, ctx.backend.dialect)
             if on_report is not None:
                 on_report(report)

@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 
 from pydantic import SecretStr
 
+from sluicegate.adapters.backend_batch import Timeouts
 from sluicegate.adapters.blobs import FolderBlobs
 from sluicegate.adapters.clock import SystemClock, SystemIds
+from sluicegate.adapters.connect import connect
 from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.lock import FileLock
 from sluicegate.adapters.workers import ThreadWorkers
@@ -42,8 +44,6 @@ def backend_of(settings: Settings, clock: Clock) -> Backend:
     Raises:
         UsageError: no credentials, or credentials of two providers.
     """
-    from sluicegate.adapters.backend_batch import Timeouts, connect
-
     return connect(
         now=clock.now, base_url=settings.base_url, api_key=_revealed(settings.api_key),
         azure_endpoint=settings.azure_endpoint, azure_api_key=_revealed(settings.azure_api_key),

@@ -306,10 +306,17 @@ class SqlStore:
 
     def _migrate(self) -> None:
         with self._engine.connect() as connection:
-            known = None
-            if sa.inspect(connection).has_table("alembic_version"):
-                known = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            tables = sa.inspect(connection).get_table_names()
+            known = (
+                connection.scalar(sa.select(schema.version.c.version_num)) if schema.version.name in tables else None
+            )
         if known == schema.REVISION:
+            return
+        if not tables:
+            with self._engine.begin() as connection:
+                schema.metadata.create_all(connection)
+                schema.version.create(connection)
+                connection.execute(schema.version.insert().values(version_num=schema.REVISION))
             return
         # Only here: importing Alembic takes longer than most commands.
         from alembic import command

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from multiprocessing import forkserver, get_context
 from typing import ParamSpec, TypeVar
@@ -75,6 +77,7 @@ class ProcessWorkers:
     def __init__(self, width: int | None = None) -> None:
         self._width = width or min(8, os.cpu_count() or 1)
         self._pool: ProcessPoolExecutor | None = None
+        self._server: Future[int] | None = None
 
     @property
     def width(self) -> int:
@@ -92,6 +95,7 @@ class ProcessWorkers:
             self._pool = ProcessPoolExecutor(
                 self._width, mp_context=context, initializer=worker.begin, initargs=(os.getpid(),)
             )
+            self._server = self._pool.submit(os.getppid)
         call = self._pool.submit(function, *args, **kwargs)
         try:
             return await asyncio.wrap_future(call)
@@ -105,9 +109,13 @@ class ProcessWorkers:
         return await asyncio.to_thread(function, *args, **kwargs)
 
     async def close(self) -> None:
-        if self._pool is not None:
+        """End the workers, and the process that they were forked from, which holds the vocabulary."""
+        if self._pool is not None and self._server is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+            if not self._server.cancelled() and self._server.exception() is None:
+                with suppress(ProcessLookupError):
+                    os.kill(self._server.result(), signal.SIGTERM)
+            self._pool = self._server = None
 
 
 def start_server() -> None:

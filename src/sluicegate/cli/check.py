@@ -7,20 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
 from sluicegate.adapters.workers import ProcessWorkers, start_server
 from sluicegate.cli import findings, output
-from sluicegate.cli.options import Target, flag, load, names_of
+from sluicegate.cli.options import Target, flag, is_large, load, names_of
 from sluicegate.errors import InputRefused
 
 CHECK = Group("Check", sort_key=1)
-
-LARGE: Final = 8 << 20
-"""Bytes from which worker processes are worth starting."""
 
 PATIENCE_S: Final = 2.0
 """A check that takes no longer shows no progress bar."""
@@ -43,7 +39,7 @@ def check(
     """Find every problem in the inputs, and say what the work is: requests, tokens, cost, time."""
     common = common or Target()
     names = names_of(inputs)
-    large = sum(Path(name).stat().st_size for name in names if Path(name).is_file()) > LARGE
+    large = is_large(names)
     if large:
         start_server()  # it loads the vocabulary while this process loads the rest
     settings = load(common)

@@ -27,7 +27,7 @@ LISTED_MOST: Final = 1_000
 CACHE_TEXTS: Final = 4_096
 """Shared texts (system prompts, roles, tools) whose counts a scan remembers."""
 
-BATCH_CHARS: Final = 4 << 20
+BATCH_CHARS: Final = 1 << 19
 """Characters that are counted in one call, so that memory stays bounded."""
 
 TOKENS_MOST: Final = 0xFFFF_FFFF

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 BOM: Final = b"\xef\xbb\xbf"
-WINDOW: Final = 1 << 20
+WINDOW: Final = 1 << 18
 
 
 def blocks_in(file: BinaryIO, start: int, stop: int, *, longest: int) -> Iterator[tuple[int, bytes | int]]:

@@ -17,7 +17,7 @@ from sluicegate.core.lifecycle import RunState
 from sluicegate.core.rows import BatchRow, RunRow
 from sluicegate.core.rules import CheckRules
 from sluicegate.errors import InputChanged, InputRefused, UsageError
-from sluicegate.ports import Tx
+from sluicegate.ports import Tx, Workers
 from sluicegate.service import collector
 from sluicegate.service.context import Context
 from sluicegate.service.drive import BAD
@@ -148,14 +148,16 @@ def _count(batches: list[tuple[BatchRow, RunRow | None]], run: str) -> int:
 
 async def check(
     ctx: Context, request: Request, copied: Sequence[CopiedInput], rules: CheckRules,
-    on_bytes: Callable[[int, int], None] | None,
+    on_bytes: Callable[[int, int], None] | None, workers: Workers | None = None,
 ) -> Inspection:  # fmt: skip
-    """Check copied inputs. Raises nothing: the inspection has the problems."""
+    """Check copied inputs, in ``workers`` or the context's. Raises nothing: the inspection has the problems."""
     sources = [
         InputSource(name=name, path=ctx.blobs.path(input_key(one.sha256)))
         for name, one in zip(request.inputs, copied, strict=True)
     ]
-    return await inspect(sources, rules=rules, workers=ctx.workers, counter=ctx.counter, on_progress=on_bytes)
+    return await inspect(
+        sources, rules=rules, workers=workers or ctx.workers, counter=ctx.counter, on_progress=on_bytes
+    )
 
 
 def refuse_errors(inspection: Inspection, request: Request) -> None:

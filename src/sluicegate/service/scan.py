@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CounterOf = Callable[[], "Counter"]
 
-WINDOW: Final = 1 << 20
+WINDOW: Final = 1 << 18
 
 
 def scan_range(path: str, name: str, start: int, stop: int, rules: CheckRules, counter: CounterOf) -> Scan:
