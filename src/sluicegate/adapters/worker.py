@@ -1,4 +1,4 @@
-"""What a worker process does besides its work. It imports next to nothing: each worker does so anew."""
+"""Worker processes: where they come from and how they end. It imports next to nothing, since each of them does too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from multiprocessing import forkserver
 from pathlib import Path
+
+
+def start_server() -> None:
+    """Start the process that workers are forked from, and do not wait until it has loaded what they need."""
+    forkserver.set_forkserver_preload(["sluicegate.preload"])
+    forkserver.ensure_running()
 
 
 def begin(main: int) -> None:

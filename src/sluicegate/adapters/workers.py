@@ -14,7 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
-from multiprocessing import forkserver, get_context
+from multiprocessing import get_context
 from typing import ParamSpec, TypeVar
 
 from sluicegate.adapters import worker
@@ -90,7 +90,7 @@ class ProcessWorkers:
             StateUnusable: a worker was killed from outside, most often for want of memory.
         """
         if self._pool is None:
-            start_server()
+            worker.start_server()
             context = get_context("forkserver")
             self._pool = ProcessPoolExecutor(
                 self._width, mp_context=context, initializer=worker.begin, initargs=(os.getpid(),)
@@ -116,9 +116,3 @@ class ProcessWorkers:
                 with suppress(ProcessLookupError):
                     os.kill(self._server.result(), signal.SIGTERM)
             self._pool = self._server = None
-
-
-def start_server() -> None:
-    """Start the process that workers are forked from, and do not wait until it has loaded what they need."""
-    forkserver.set_forkserver_preload(["sluicegate.preload"])
-    forkserver.ensure_running()

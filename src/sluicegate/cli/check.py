@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from sluicegate.adapters.workers import ProcessWorkers, start_server
+from sluicegate.adapters.worker import start_server
 from sluicegate.cli import findings, output
 from sluicegate.cli.options import Target, flag, is_large, load, names_of
 from sluicegate.errors import InputRefused
@@ -44,6 +44,7 @@ def check(
         start_server()  # it loads the vocabulary while this process loads the rest
     settings = load(common)
     from sluicegate import api
+    from sluicegate.adapters.workers import ProcessWorkers
 
     with _progress() as on_check:
         report = asyncio.run(
