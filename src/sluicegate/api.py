@@ -21,7 +21,7 @@ from sluicegate.adapters.workers import ThreadWorkers
 from sluicegate.core.forecast import when
 from sluicegate.core.prices import cost
 from sluicegate.core.report import Event, Progress, QuotaRow, RunResult
-from sluicegate.core.rows import scope
+from sluicegate.core.rows import RunRow, scope
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
 from sluicegate.errors import BackendError, CostLimitExceeded, ProviderRefused, UsageError
@@ -29,7 +29,7 @@ from sluicegate.ports import Backend, Tx, Workers
 from sluicegate.service import overview, prepare, runs, watcher
 from sluicegate.service.context import Context
 from sluicegate.service.drive import ensure_deployment, lock_name
-from sluicegate.service.intake import InputSource, Inspection, inspect, open_plain
+from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect, open_plain
 from sluicegate.service.prune import prune
 from sluicegate.settings import Settings
 from sluicegate.wiring import context
@@ -229,18 +229,7 @@ async def run_async(
         digest = prepare.digest_of(copied)
         known = await prepare.known_run(ctx, request, digest)
         if known is None:
-            rules = rules_of(settings, ctx.backend.dialect)
-            try:
-                inspection = await prepare.check(ctx, request, copied, rules, on_check, checkers)
-            finally:
-                if checkers is not None:
-                    await checkers.close()
-            report = report_of(inspection, settings, ctx.backend.dialect)
-            if on_report is not None:
-                on_report(report)
-            prepare.refuse_errors(inspection, request)
-            _refuse_cost(report, settings)
-            row = await prepare.enter(ctx, request, copied, inspection, digest)
+            row = await _checked_in(ctx, request, copied, digest, settings, on_check, on_report, checkers)
         else:
             row = known
             if ctx.lock.acquire(lock_name(known.id)):
@@ -250,6 +239,26 @@ async def run_async(
             ctx, row, ways=runs.Ways(adopt=adopt, new=new), stop=stop or asyncio.Event(), show=on_progress,
             started_at=started_at, resumed=known is not None,
         )  # fmt: skip
+
+
+async def _checked_in(
+    ctx: Context, request: prepare.Request, copied: list[CopiedInput], digest: str, settings: Settings,
+    on_check: Callable[[int, int], None] | None, on_report: Callable[[dict[str, Any]], None] | None,
+    checkers: Workers | None,
+) -> RunRow:  # fmt: skip
+    """Check the inputs of new work and enter it into the rows."""
+    try:
+        rules = rules_of(settings, ctx.backend.dialect)
+        inspection = await prepare.check(ctx, request, copied, rules, on_check, checkers)
+    finally:
+        if checkers is not None:
+            await checkers.close()
+    report = report_of(inspection, settings, ctx.backend.dialect)
+    if on_report is not None:
+        on_report(report)
+    prepare.refuse_errors(inspection, request)
+    _refuse_cost(report, settings)
+    return await prepare.enter(ctx, request, copied, inspection, digest)
 
 
 def report_of(inspection: Inspection, settings: Settings, dialect: Dialect) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -105,31 +105,25 @@ class Index:
         # A request that could not be read is in no group; its number is 0 and means nothing.
         self.group.extend(array("H", [numbers[group] for group in part.group] if numbers else part.group))
 
-    def to_bytes(self) -> bytes:
-        """The file's content."""
+    def chunks(self) -> Iterator[bytes]:
+        """The file's content, a column at a time."""
         header = msgspec.json.encode(_Header(count=len(self), groups=self.groups))
-        columns = (bytes(getattr(self, name)) for name, _ in COLUMNS)
-        return b"".join((MAGIC, len(header).to_bytes(4, "little"), header, *columns))
+        yield b"".join((MAGIC, len(header).to_bytes(4, "little"), header))
+        for name, _ in COLUMNS:
+            yield getattr(self, name).tobytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes | memoryview) -> Index:
+    def read(cls, file: BinaryIO) -> Index:
         """Read an index. Raises ValueError if it is not one, or is cut short."""
-        view = memoryview(data)
-        if bytes(view[: len(MAGIC)]) != MAGIC:
+        if file.read(len(MAGIC)) != MAGIC:
             raise ValueError("not an index file")
-        start = len(MAGIC) + 4
-        header_length = int.from_bytes(view[len(MAGIC) : start], "little")
-        header = msgspec.json.decode(view[start : start + header_length], type=_Header)
-        position = start + header_length
-        columns = {}
-        for name, code in COLUMNS:
-            column = array(code)
-            size = header.count * column.itemsize
-            if position + size > len(view):
-                raise ValueError("the index file is cut short")
-            column.frombytes(view[position : position + size])
-            columns[name] = column
-            position += size
+        header = msgspec.json.decode(file.read(int.from_bytes(file.read(4), "little")), type=_Header)
+        columns = {name: array(code) for name, code in COLUMNS}
+        try:
+            for column in columns.values():
+                column.fromfile(file, header.count)
+        except EOFError:
+            raise ValueError("the index file is cut short") from None
         return cls(groups=header.groups, **columns)
 
 

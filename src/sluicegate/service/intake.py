@@ -11,11 +11,11 @@ import os
 import shutil
 import sys
 import tempfile
-from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, cast
 
@@ -133,10 +133,12 @@ class Inspection:
     @property
     def median_tokens(self) -> int:
         """Tokens of the median request (the lower of two)."""
-        every = array("I")
-        for index in self.indexes:
-            every.extend(index.tokens)
-        return sorted(every)[(len(every) - 1) // 2] if every else 0
+        counts = Counter(chain.from_iterable(index.tokens for index in self.indexes))
+        middle = (self.requests - 1) // 2
+        for tokens, below in zip(sorted(counts), accumulate(counts[tokens] for tokens in sorted(counts)), strict=True):
+            if below > middle:
+                return tokens
+        return 0
 
     @property
     def by_model(self) -> dict[str, dict[str, int]]:

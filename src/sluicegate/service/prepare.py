@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,7 @@ async def enter(
     ):
         groups += [group for group in index.groups if group not in groups]
         key = f"indexes/{run_id}-{i}"
-        await ctx.blobs.write(key, _once(index.to_bytes()))
+        await ctx.blobs.write(key, _each(index.chunks()))
         name = request.inputs[i]
         batches.append(
             BatchRow(
@@ -232,8 +232,8 @@ async def _set_bad_aside(
         lines.append(line)
         offset += len(line) + 1
     name = f"{run.id}-{BAD}"
-    await ctx.blobs.write(collector.result_key(name, join.OWN), _once(b"\n".join(lines) + b"\n"))
-    await ctx.blobs.write(collector.sidecar_key(name), _once(settled.to_bytes()))
+    await ctx.blobs.write(collector.result_key(name, join.OWN), _each([b"\n".join(lines) + b"\n"]))
+    await ctx.blobs.write(collector.sidecar_key(name), _each([settled.to_bytes()]))
 
 
 async def resume(ctx: Context, request: Request, run: RunRow) -> RunRow:
@@ -256,5 +256,6 @@ async def resume(ctx: Context, request: Request, run: RunRow) -> RunRow:
     return await ctx.store.transact(write)
 
 
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
+async def _each(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
