@@ -11,7 +11,8 @@ from pathlib import Path
 import uvicorn
 
 from sluicegate.emulator.config import Account
-from sluicegate.emulator.server import Emulator, with_transport
+from sluicegate.emulator.server import Emulator
+from sluicegate.emulator.wire import with_transport
 from sluicegate.errors import UsageError
 
 
