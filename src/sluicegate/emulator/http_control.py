@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -111,26 +110,19 @@ class ControlEndpoints:
             await self._pass(seconds_of(body["advance"]))
         if "to" in body:
             to = provider.model.next_event_at() if body["to"] == "next" else float(body["to"])
-            await self._pass(
-                max(0.0, to - provider.now())
-                if body["to"] == "next" and to
-                else (to or provider.now()) - provider.now()
-            )
+            if to is not None:
+                await self._pass(max(0.0, to - provider.now()) if body["to"] == "next" else to - provider.now())
         return await self.clock(request)
 
     async def _pass(self, seconds: float) -> None:
-        """Let time pass as it would by itself: what somebody has to answer is answered on the way."""
+        """Let time pass from event to event, so that whoever has to answer does so on the way."""
         provider = self._provider
-        if seconds == float("inf"):
-            raise UsageError("the clock cannot advance for ever")
-        provider.clock.advance(0.0)
+        if not 0 <= seconds < float("inf"):
+            raise UsageError("the clock goes forward only, and not for ever")
         until = provider.now() + seconds
-        if seconds < 0:
-            provider.clock.advance(seconds)
         while (at := provider.model.next_event_at()) is not None and at < until:
             provider.clock.advance(max(0.0, at - provider.now()))
             await provider.advance()
-            await asyncio.sleep(0)
         provider.clock.advance(max(0.0, until - provider.now()))
         await provider.advance()
 

@@ -433,7 +433,7 @@ class Model:
         """Whether what ``other`` holds counts against a batch that is being validated."""
         if other.deployment != batch.deployment or not self._holds(other):
             return False
-        return other.status != "validating" or other.created_at <= batch.created_at
+        return other.status != "validating" or other.number < batch.number
 
     def _end(self, batch: Batch, now: float, status: str, *, releases: bool = True) -> None:
         batch.status = status

@@ -233,9 +233,11 @@ class Provider:
 
     async def results(self, file: StoredFile) -> None:
         """Have a batch's results written; nothing to do for other files."""
-        if file.batch is not None and not file.path.exists():
+        if file.batch is None:
+            return
+        if not file.path.exists():
             await asyncio.shield(self._write_once(self.model.batches[file.batch]))
-            file.bytes = file.path.stat().st_size
+        file.bytes = file.path.stat().st_size
 
     def _write_once(self, batch: Batch) -> asyncio.Task[None]:
         task = self._writing.get(batch.id)
