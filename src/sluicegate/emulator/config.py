@@ -208,7 +208,7 @@ def load(path: Path, resources: dict[str, dict[str, Any]] | None = None) -> dict
         found = fields_of(table)
         if resources is not None:
             resources.update({name: fields_of(own) for name, own in others.items()})
-    except (TypeError, ValueError, AttributeError, UsageError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, UsageError) as error:
         raise UsageError(f"{path}: {error}") from error
     return found
 

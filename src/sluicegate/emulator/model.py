@@ -350,6 +350,7 @@ class Model:
             if expire is not None and unfinished and now >= batch.created_at + expire:
                 self._finalize(batch, now, "expired")
             if batch.leaves_at is not None and batch.leaves_at <= now and batch.status in LIVE:
+                batch.executed = len(batch.facts.tokens)
                 self._end(batch, now, "completed")
             if batch.until <= now and self._timed(batch):
                 self._next_status(batch, now)

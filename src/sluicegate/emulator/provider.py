@@ -156,16 +156,22 @@ class Provider:
             self.delete(file)
 
     def _count_lost(self, file: StoredFile) -> None:
-        if file.batch is not None and file.filename.endswith("_output.jsonl") and not file.fetched:
+        if file.batch is not None and self._is_unread_output(file):
             self._lost_lines += self.model.batches[file.batch].executed
 
     def lines_never_fetched(self) -> int:
         """Answers in output files that nobody has downloaded, deleted ones too."""
+        for batch in self.model.batches.values():
+            self.make_results(batch)
         return self._lost_lines + sum(
             self.model.batches[file.batch].executed
             for file in self.files.values()
-            if file.batch is not None and file.filename.endswith("_output.jsonl") and not file.fetched
+            if file.batch is not None and self._is_unread_output(file)
         )
+
+    def _is_unread_output(self, file: StoredFile) -> bool:
+        ours = file.batch is not None and not self.model.batches[file.batch].foreign
+        return ours and file.filename.endswith("_output.jsonl") and not file.fetched
 
     async def _keep_foreign(self, batch: Batch) -> None:
         path = self.folder / batch.input_file_id
