@@ -16,18 +16,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sluicegate.core.check import CheckRules
+from sluicegate.adapters.counters import default_counter
+from sluicegate.adapters.workers import ThreadWorkers
 from sluicegate.core.forecast import when
 from sluicegate.core.prices import cost
 from sluicegate.core.report import Event, Progress, QuotaRow, RunResult
-from sluicegate.core.rows import scope
+from sluicegate.core.rows import RunRow, scope
+from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
 from sluicegate.errors import BackendError, CostLimitExceeded, ProviderRefused, UsageError
-from sluicegate.ports import Backend, Tx
+from sluicegate.ports import Backend, Tx, Workers
 from sluicegate.service import overview, prepare, runs, watcher
 from sluicegate.service.context import Context
 from sluicegate.service.drive import ensure_deployment, lock_name
-from sluicegate.service.intake import InputSource, Inspection, inspect, open_plain
+from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect, open_plain
 from sluicegate.service.prune import prune
 from sluicegate.settings import Settings
 from sluicegate.wiring import context
@@ -206,7 +208,7 @@ async def run_async(
     skip_bad: bool = False, adopt: bool = False, new: bool = False, on_event: Callable[[Event], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None, on_check: Callable[[int, int], None] | None = None,
     on_report: Callable[[dict[str, Any]], None] | None = None, stop: asyncio.Event | None = None,
-    backend: Backend | None = None,
+    backend: Backend | None = None, checkers: Workers | None = None,
 ) -> RunResult:  # fmt: skip
     """:func:`run` on the running event loop.
 
@@ -214,6 +216,7 @@ async def run_async(
         on_check: Called with (bytes checked, bytes in all). ``on_report``: called with the check's report before the
             first upload. ``stop``: when set, no new parts are cut and Interrupted is raised.
         backend: Another provider behind the same port, for tests.
+        checkers: What counts in the check, closed when it is done; see :func:`check_async`.
     """
     request = prepare.Request(
         inputs=_names(inputs), output=output, errors=errors, redirect=settings.deployment, cap=settings.limit,
@@ -226,14 +229,7 @@ async def run_async(
         digest = prepare.digest_of(copied)
         known = await prepare.known_run(ctx, request, digest)
         if known is None:
-            rules = rules_of(settings, ctx.backend.dialect)
-            inspection = await prepare.check(ctx, request, copied, rules, on_check)
-            report = report_of(inspection, settings, ctx.backend.dialect)
-            if on_report is not None:
-                on_report(report)
-            prepare.refuse_errors(inspection, request)
-            _refuse_cost(report, settings)
-            row = await prepare.enter(ctx, request, copied, inspection, digest)
+            row = await _checked_in(ctx, request, copied, digest, settings, on_check, on_report, checkers)
         else:
             row = known
             if ctx.lock.acquire(lock_name(known.id)):
@@ -243,6 +239,26 @@ async def run_async(
             ctx, row, ways=runs.Ways(adopt=adopt, new=new), stop=stop or asyncio.Event(), show=on_progress,
             started_at=started_at, resumed=known is not None,
         )  # fmt: skip
+
+
+async def _checked_in(
+    ctx: Context, request: prepare.Request, copied: list[CopiedInput], digest: str, settings: Settings,
+    on_check: Callable[[int, int], None] | None, on_report: Callable[[dict[str, Any]], None] | None,
+    checkers: Workers | None,
+) -> RunRow:  # fmt: skip
+    """Check the inputs of new work and enter it into the rows."""
+    try:
+        rules = rules_of(settings, ctx.backend.dialect)
+        inspection = await prepare.check(ctx, request, copied, rules, on_check, checkers)
+    finally:
+        if checkers is not None:
+            await checkers.close()
+    report = report_of(inspection, settings, ctx.backend.dialect)
+    if on_report is not None:
+        on_report(report)
+    prepare.refuse_errors(inspection, request)
+    _refuse_cost(report, settings)
+    return await prepare.enter(ctx, request, copied, inspection, digest)
 
 
 def report_of(inspection: Inspection, settings: Settings, dialect: Dialect) -> dict[str, Any]:
@@ -283,14 +299,16 @@ def _refuse_cost(report: dict[str, Any], settings: Settings) -> None:
 
 async def check_async(
     inputs: Inputs, *, settings: Settings, ask_provider: bool = True,
-    on_check: Callable[[int, int], None] | None = None,
+    on_check: Callable[[int, int], None] | None = None, workers: Workers | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """:func:`check` on the running event loop; ``ask_provider`` needs credentials and only says so without them."""
-    from sluicegate.adapters.counters import default_counter
-    from sluicegate.adapters.workers import ProcessWorkers
+    """:func:`check` on the running event loop; ``ask_provider`` needs credentials and only says so without them.
 
+    Args:
+        workers: What counts, closed at the end. Default: threads, since processes need a main module that can be
+            imported again.
+    """
     names = _names(inputs)
-    workers = ProcessWorkers(settings.workers or None)
+    workers = workers or ThreadWorkers(settings.workers or None)
     plain = [await asyncio.to_thread(open_plain, name) for name in names]
     dialect = _dialect(settings)
     try:

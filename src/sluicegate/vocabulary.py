@@ -11,9 +11,10 @@ import gzip
 import threading
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
-import tiktoken
-from tiktoken_ext import openai_public
+if TYPE_CHECKING:
+    import tiktoken
 
 ENCODINGS = ("o200k_base", "cl100k_base")
 _lock = threading.Lock()
@@ -28,6 +29,9 @@ def encoding(name: str) -> tiktoken.Encoding:
     """
     if name not in ENCODINGS:
         raise KeyError(f"unknown encoding {name!r}; known are {', '.join(ENCODINGS)}")
+    import tiktoken
+    from tiktoken_ext import openai_public
+
     with _lock:
         original = openai_public.load_tiktoken_bpe
         openai_public.load_tiktoken_bpe = lambda *args, **kwargs: _ranks(name)

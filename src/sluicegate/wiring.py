@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 
 from pydantic import SecretStr
 
+from sluicegate.adapters.backend_batch import Timeouts
 from sluicegate.adapters.blobs import FolderBlobs
 from sluicegate.adapters.clock import SystemClock, SystemIds
+from sluicegate.adapters.connect import connect
 from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.lock import FileLock
-from sluicegate.adapters.store import SqlStore
-from sluicegate.adapters.workers import ProcessWorkers
+from sluicegate.adapters.workers import ThreadWorkers
 from sluicegate.core.limits import limits_of
 from sluicegate.core.report import Event
 from sluicegate.core.types import Dialect
@@ -43,8 +44,6 @@ def backend_of(settings: Settings, clock: Clock) -> Backend:
     Raises:
         UsageError: no credentials, or credentials of two providers.
     """
-    from sluicegate.adapters.backend_batch import Timeouts, connect
-
     return connect(
         now=clock.now, base_url=settings.base_url, api_key=_revealed(settings.api_key),
         azure_endpoint=settings.azure_endpoint, azure_api_key=_revealed(settings.azure_api_key),
@@ -68,10 +67,12 @@ async def context(
     settings: Settings, *, listen: Callable[[Event], None] | None = None, backend: Backend | None = None
 ) -> AsyncIterator[Context]:
     """The object graph of one command, closed at the end."""
+    from sluicegate.adapters.store import SqlStore
+
     state = settings.state
     blobs = FolderBlobs(state)
     store = SqlStore(state / "sluicegate.sqlite3")
-    workers = ProcessWorkers(settings.workers or None)
+    workers = ThreadWorkers(settings.workers or None)
     ids = SystemIds()
     clock = SystemClock()
     connected = backend or backend_of(settings, clock)

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from sluicegate.adapters.azure_account import AzureAccount
-from sluicegate.adapters.backend_batch import connect
+from sluicegate.adapters.connect import connect
 from sluicegate.adapters.credentials import Credential, TokenSource
 from sluicegate.errors import AuthenticationFailed, UsageError
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from sluicegate.adapters.backend_batch import BatchBackend, Timeouts, connect
+from sluicegate.adapters.backend_batch import BatchBackend, Timeouts
+from sluicegate.adapters.connect import connect
 from sluicegate.adapters.credentials import COGNITIVE_SCOPE, TokenSource
 from sluicegate.core.types import BatchStatus, Dialect
 from sluicegate.errors import (
@@ -805,7 +806,7 @@ async def test_credentials_do_not_follow_a_redirect_to_another_host(server: Serv
 
 MEASURE = """
 import asyncio, resource, sys, pathlib
-from sluicegate.adapters.backend_batch import connect
+from sluicegate.adapters.connect import connect
 CHUNK = b"x" * 65536
 async def serve(reader, writer):
     head = await reader.readuntil(b"\\r\\n\\r\\n")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate.adapters import wire
-from sluicegate.adapters.backend_batch import connect
+from sluicegate.adapters.connect import connect
 from sluicegate.adapters.credentials import Scrubber, header_safe, surface_of
 from sluicegate.core.types import BatchError, BatchStatus, Dialect, Usage
 from sluicegate.errors import SluicegateError, UsageError

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from sluicegate.adapters import schema
 from sluicegate.adapters.store import SqlStore
@@ -141,14 +144,28 @@ async def test_events_are_kept_in_order_with_their_fields(store: SqlStore) -> No
     assert await store.transact(lambda tx: tx.events(after=number)) == []
 
 
-async def test_the_migrations_make_exactly_the_schema(store: SqlStore, tmp_path: Path) -> None:
-    """The tables that the code describes are the tables that the migrations make."""
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 's.sqlite3'}")
-    with engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), schema.metadata)
-    engine.dispose()
-
-    assert differences == []
+async def test_the_migrations_make_exactly_the_tables_of_a_new_database(store: SqlStore, tmp_path: Path) -> None:
+    """A new database is made from the description, an old one by migrations; and the code knows the newest."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.REVISION
+    described = sa.create_engine(f"sqlite:///{tmp_path / 's.sqlite3'}")
+    migrated = sa.create_engine(f"sqlite:///{tmp_path / 'migrated.sqlite3'}")
+    with migrated.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+    names = sa.inspect(described).get_table_names()
+    assert sa.inspect(migrated).get_table_names() == names
+    for name in names:
+        assert str(sa.inspect(migrated).get_columns(name)) == str(sa.inspect(described).get_columns(name))
+    made = (
+        "SELECT name, replace(replace(sql, '\t', ''), '\n', '') FROM sqlite_master WHERE type = 'index' ORDER BY name"
+    )
+    with described.connect() as new, migrated.connect() as old:
+        assert new.execute(sa.text(made)).all() == old.execute(sa.text(made)).all()
+    described.dispose()
+    migrated.dispose()
 
 
 async def test_a_folder_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

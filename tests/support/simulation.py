@@ -17,9 +17,9 @@ from sluicegate.adapters.blobs import FolderBlobs
 from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.store import SqlStore
 from sluicegate.adapters.workers import InlineWorkers
-from sluicegate.core.check import CheckRules
 from sluicegate.core.refusal import limit_in_text
 from sluicegate.core.report import Event, RunResult
+from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import (
     Accepted,
     BatchError,

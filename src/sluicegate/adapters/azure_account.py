@@ -16,10 +16,9 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from sluicegate.adapters import wire
-from sluicegate.adapters.credentials import TokenSource
+from sluicegate.adapters.credentials import MANAGEMENT_URL, TokenSource
 from sluicegate.errors import SluicegateError
 
-MANAGEMENT_URL: Final = "https://management.azure.com"
 MANAGEMENT_API_VERSION: Final = "2024-10-01"
 TOKENS_PER_UNIT: Final = 1_000
 BATCH_SKUS: Final = frozenset({"globalbatch", "datazonebatch"})

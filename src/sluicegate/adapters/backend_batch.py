@@ -13,33 +13,23 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-import aiohttp
-import httpx2
-import openai
-from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient, omit
-
 from sluicegate.adapters import wire
-from sluicegate.adapters.azure_account import MANAGEMENT_URL, AzureAccount
-from sluicegate.adapters.credentials import (
-    COGNITIVE_SCOPE,
-    Credential,
-    Scrubber,
-    Surface,
-    TokenSource,
-    default_credential,
-    header_safe,
-    surface_of,
-)
+from sluicegate.adapters.credentials import Scrubber, Surface, TokenSource
 from sluicegate.adapters.wire import Call, Kind, Reply
 from sluicegate.core.types import Accepted, BatchPage, Dialect, ProviderBatch, RemoteFile
-from sluicegate.errors import CallRefused, NotFound, OutcomeUnknown, SluicegateError, Unavailable, UsageError
+from sluicegate.errors import CallRefused, NotFound, OutcomeUnknown, SluicegateError, Unavailable
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from sluicegate.adapters.azure_account import AzureAccount
 
 READ_RETRIES: Final = 2
 DOWNLOAD_CHUNK_BYTES: Final = 256 * 1024
@@ -50,8 +40,6 @@ RETRY_WITHIN_S: Final = 2.0
 
 FILE_EXPIRY_S: Final = {Dialect.OPENAI: (3_600, 2_592_000), Dialect.AZURE: (1_209_600, 2_592_000)}
 """Least and most ``expires_after.seconds`` (OpenAI: 1 hour to 30 days; Azure: 14 to 30 days; their specs of 2025)."""
-
-_NETWORK: Final = (openai.APIConnectionError, httpx2.HTTPError, aiohttp.ClientError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +59,13 @@ class Timeouts:
     stall_s: float = 300.0
 
 
+class Clients(NamedTuple):
+    """The SDK's clients: for what may be repeated, and for what goes once and keeps no idle connection."""
+
+    reads: AsyncOpenAI
+    writes: AsyncOpenAI
+
+
 class _Raw(Protocol):
     """The part of the SDK's raw response that is used."""
 
@@ -78,18 +73,17 @@ class _Raw(Protocol):
     def status_code(self) -> int: ...
 
     @property
-    def headers(self) -> httpx2.Headers: ...
+    def headers(self) -> wire.Headers: ...
 
     @property
     def content(self) -> bytes: ...
 
 
 class BatchBackend:
-    """The Backend port. Made by :func:`connect`.
+    """The Backend port. Made by :func:`sluicegate.adapters.connect.connect`.
 
     Args:
-        reads: The SDK's client for what may be repeated.
-        writes: The SDK's client for what goes once; it keeps no idle connections.
+        clients: Makes the SDK's clients, at the first call.
         surface: Where the provider is.
         scrub: Cleans messages.
         now: Unix seconds.
@@ -100,12 +94,11 @@ class BatchBackend:
     """
 
     def __init__(
-        self, *, reads: AsyncOpenAI, writes: AsyncOpenAI, surface: Surface, scrub: Scrubber, now: Callable[[], float],
+        self, *, clients: Callable[[], Clients], surface: Surface, scrub: Scrubber, now: Callable[[], float],
         timeouts: Timeouts, read_retries: int = READ_RETRIES, tokens: TokenSource | None = None,
         account: AzureAccount | None = None,
     ) -> None:  # fmt: skip
-        self._reads = reads
-        self._writes = writes
+        self._make_clients = clients
         self._surface = surface
         self._scrub = scrub
         self._now = now
@@ -114,6 +107,10 @@ class BatchBackend:
         self._tokens = tokens
         self._renewed_for: set[Kind] = set()
         self._account = account
+
+    @cached_property
+    def _clients(self) -> Clients:
+        return self._make_clients()
 
     @property
     def resource(self) -> str:
@@ -142,7 +139,7 @@ class BatchBackend:
             opened: Any = file  # the SDK hands on any open binary file, its type says BufferedReader
             reply = await self._send(
                 call,
-                lambda: self._writes.files.with_raw_response.create(
+                lambda: self._clients.writes.files.with_raw_response.create(
                     file=(filename, opened), purpose="batch", extra_body=extra
                 ),
                 file.deadline,
@@ -164,10 +161,9 @@ class BatchBackend:
             page_after = after
             reply = await self._read(
                 call,
-                lambda: self._reads.files.with_raw_response.list(
+                lambda: self._clients.reads.files.with_raw_response.list(
                     purpose="batch",
-                    limit=omit if limit is None else limit,
-                    after=omit if page_after is None else page_after,  # noqa: B023 - awaited within the turn
+                    **_given(limit=limit, after=page_after),  # noqa: B023 - awaited within the turn
                 ),
             )
             value = wire.decode(reply.content)
@@ -185,7 +181,7 @@ class BatchBackend:
     async def file(self, file_id: str) -> RemoteFile:
         """One file. Raises NotFound only on the provider's word about this very file."""
         call = self._call(Kind.ITEM, f"look at file {file_id}", f"GET /files/{file_id}", file_id)
-        reply = await self._read(call, lambda: self._reads.files.with_raw_response.retrieve(file_id))
+        reply = await self._read(call, lambda: self._clients.reads.files.with_raw_response.retrieve(file_id))
         found = wire.file(wire.decode(reply.content))
         if found is None:
             raise self._unreadable(call, reply)
@@ -195,7 +191,7 @@ class BatchBackend:
         """Delete a file; 404 is as good."""
         call = self._call(Kind.ITEM, f"delete file {file_id}", f"DELETE /files/{file_id}", file_id)
         try:
-            await self._read(call, lambda: self._writes.files.with_raw_response.delete(file_id))
+            await self._read(call, lambda: self._clients.writes.files.with_raw_response.delete(file_id))
         except NotFound:
             return
 
@@ -205,11 +201,11 @@ class BatchBackend:
         path: Any = endpoint  # the SDK's Literal is a snapshot; which paths a provider serves is the check's business
         reply = await self._send(
             call,
-            lambda: self._writes.batches.with_raw_response.create(
+            lambda: self._clients.writes.batches.with_raw_response.create(
                 input_file_id=input_file_id,
                 endpoint=path,
                 completion_window="24h",
-                metadata=metadata or omit,
+                **_given(metadata=metadata or None),
             ),
             lambda: asyncio.timeout(self._timeouts.create_s),
         )
@@ -223,7 +219,7 @@ class BatchBackend:
         call = self._call(Kind.LIST, "list the batches", "GET /batches")
         reply = await self._read(
             call,
-            lambda: self._reads.batches.with_raw_response.list(after=omit if after is None else after, limit=limit),
+            lambda: self._clients.reads.batches.with_raw_response.list(limit=limit, **_given(after=after)),
         )
         page = wire.batch_page(wire.decode(reply.content), after=after, limit=limit)
         if page is None:
@@ -233,17 +229,19 @@ class BatchBackend:
     async def batch(self, batch_id: str) -> ProviderBatch:
         """One batch. Raises NotFound only on the provider's word about this very batch (D3)."""
         call = self._call(Kind.ITEM, f"look at batch {batch_id}", f"GET /batches/{batch_id}", batch_id)
-        reply = await self._read(call, lambda: self._reads.batches.with_raw_response.retrieve(batch_id))
+        reply = await self._read(call, lambda: self._clients.reads.batches.with_raw_response.retrieve(batch_id))
         return self._one_batch(call, reply)
 
     async def cancel(self, batch_id: str) -> ProviderBatch:
         """Ask for a cancel, once."""
         call = self._call(Kind.CANCEL, f"cancel batch {batch_id}", f"POST /batches/{batch_id}/cancel", batch_id)
-        reply = await self._read(call, lambda: self._writes.batches.with_raw_response.cancel(batch_id))
+        reply = await self._read(call, lambda: self._clients.writes.batches.with_raw_response.cancel(batch_id))
         return self._one_batch(call, reply)
 
     async def download(self, file_id: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         """Pieces of at most 256 KiB from ``offset``; servers that know no ranges are read from the start."""
+        from sluicegate.adapters import sdk
+
         call = self._call(Kind.ITEM, f"download file {file_id}", f"GET /files/{file_id}/content", file_id)
         # Offsets count the file's own bytes, so nothing on the way may compress them.
         headers = {"Accept-Encoding": "identity"}
@@ -252,7 +250,9 @@ class BatchBackend:
         while True:
             generation = self._tokens.generation if self._tokens else 0
             try:
-                async with self._reads.files.with_streaming_response.content(file_id, extra_headers=headers) as raw:
+                async with self._clients.reads.files.with_streaming_response.content(
+                    file_id, extra_headers=headers
+                ) as raw:
                     self._renewed_for.discard(call.kind)
                     skip = _to_skip(call, raw.status_code, raw.headers, offset)
                     async for chunk in raw.iter_bytes(DOWNLOAD_CHUNK_BYTES):
@@ -264,9 +264,9 @@ class BatchBackend:
                 if skip:
                     raise CallRefused(f"cannot {call.what}: it is shorter than the {offset:,} bytes read before")
                 return
-            except openai.APIStatusError as error:
-                reply = _reply(error)
-            except _NETWORK as error:
+            except sdk.Refusal as error:
+                reply = sdk.reply(error)
+            except sdk.NETWORK as error:
                 raise self._lost(call, error) from error
             if reply.status == 416 and "Range" in headers:
                 if _size(reply.headers) == offset:
@@ -282,8 +282,9 @@ class BatchBackend:
 
     async def close(self) -> None:
         """Close both clients, the sign-in and the management API's client."""
-        await self._reads.close()
-        await self._writes.close()
+        if "_clients" in vars(self):
+            for client in self._clients:
+                await client.close()
         if self._account is not None:
             await self._account.close()
         if self._tokens is not None:
@@ -300,14 +301,16 @@ class BatchBackend:
         self, call: Call, send: Callable[[], Awaitable[_Raw]], deadline: Callable[[], asyncio.Timeout]
     ) -> Reply:
         """Send once, and once more only for a renewed sign-in and only what may be repeated."""
+        from sluicegate.adapters import sdk
+
         while True:
             generation = self._tokens.generation if self._tokens else 0
             try:
                 async with deadline():
                     raw = await send()
-            except openai.APIStatusError as error:
-                reply = _reply(error)
-            except _NETWORK as error:
+            except sdk.Refusal as error:
+                reply = sdk.reply(error)
+            except sdk.NETWORK as error:
                 raise self._lost(call, error) from error
             else:
                 self._renewed_for.discard(call.kind)
@@ -331,8 +334,10 @@ class BatchBackend:
         return True
 
     def _lost(self, call: Call, error: BaseException) -> SluicegateError:
-        why = self._scrub(_why(error, urlsplit(self._surface.base_url).hostname or "the provider"))
-        if call.kind.once and not never_sent(error):
+        from sluicegate.adapters import sdk
+
+        why = self._scrub(sdk.why(error, urlsplit(self._surface.base_url).hostname or "the provider"))
+        if call.kind.once and not sdk.never_sent(error):
             return OutcomeUnknown(f"cannot tell whether it happened to {call.what}: {why}")
         return Unavailable(f"cannot {call.what}: {why}")
 
@@ -371,11 +376,12 @@ class _Watched(io.FileIO):
         super().close()
 
 
-def _reply(error: openai.APIStatusError) -> Reply:
-    return Reply(status=error.status_code, headers=error.response.headers, content=error.response.content)
+def _given(**values: Any) -> dict[str, Any]:
+    """What is not None: the rest is not sent at all."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _to_skip(call: Call, status: int, headers: httpx2.Headers, offset: int) -> int:
+def _to_skip(call: Call, status: int, headers: wire.Headers, offset: int) -> int:
     """How many bytes of a reply come before ``offset``: all of them where the server ignores ranges."""
     if status != 206:
         return offset
@@ -390,163 +396,3 @@ def _size(headers: wire.Headers) -> int | None:
     """A file's bytes, from the ``Content-Range`` of a 416."""
     found = re.match(r"bytes \*/(\d+)", headers.get("content-range", ""))
     return int(found[1]) if found else None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def never_sent(error: BaseException) -> bool:
-    """True if the error proves that no byte of the request left: no name, no connection, no TLS.
-
-    aiohttp's own error decides, since the SDK's transport maps every broken connection to a connect time-out.
-    """
-    before = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
-    causes = list(_chain(error))
-    if any(isinstance(cause, aiohttp.ClientError) for cause in causes):
-        return any(isinstance(cause, before) for cause in causes)
-    return any(isinstance(cause, httpx2.ConnectError | httpx2.UnsupportedProtocol) for cause in causes)
-
-
-def _why(error: BaseException, host: str) -> str:
-    """One clause about a network error, for people."""
-    causes = list(_chain(error))
-    for cause in causes:
-        if isinstance(cause, aiohttp.ClientConnectorDNSError):
-            return f"the name {host} cannot be resolved; is there a network, and is the address right?"
-        if isinstance(cause, aiohttp.ClientProxyConnectionError):
-            return "the proxy cannot be reached; see HTTPS_PROXY"
-        if isinstance(cause, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
-            return f"no secure connection to {host} ({cause}); behind a company's proxy set SSL_CERT_FILE"
-        if isinstance(cause, aiohttp.ClientConnectorError):
-            return f"no connection to {host} ({cause.os_error.strerror or cause.os_error})"
-        if isinstance(cause, aiohttp.ConnectionTimeoutError):
-            return f"no connection to {host} in time"
-    if any(isinstance(cause, TimeoutError | httpx2.TimeoutException) for cause in causes) and not any(
-        isinstance(cause, aiohttp.ClientConnectionError) and not isinstance(cause, TimeoutError) for cause in causes
-    ):
-        return f"no answer from {host} in time"
-    return f"the connection to {host} broke ({type(causes[-1]).__name__})"
-
-
-def connect(
-    *, now: Callable[[], float], base_url: str | None = None, api_key: str | None = None,
-    azure_endpoint: str | None = None, azure_api_key: str | None = None, azure_ad_token: str | None = None,
-    api_version: str | None = None, organization: str | None = None, project: str | None = None,
-    use_entra: bool = False, dialect: Dialect | None = None, timeouts: Timeouts | None = None,
-    read_retries: int = READ_RETRIES, azure_subscription: str | None = None, azure_resource_group: str | None = None,
-    management_url: str = MANAGEMENT_URL, credential: Callable[[], Credential] = default_credential,
-    transport: httpx2.AsyncBaseTransport | None = None,
-) -> BatchBackend:  # fmt: skip
-    """A backend for one resource. No call is made, and no environment variable is read.
-
-    Args:
-        now: Unix seconds; the clock's.
-        base_url: OpenAI's address, or Azure's ``…/openai/v1``; None for api.openai.com.
-        api_key: OpenAI's key; for Azure's v1 surface too, if ``azure_api_key`` is None.
-        azure_endpoint: ``https://NAME.openai.azure.com``.
-        azure_api_key: Azure's key.
-        azure_ad_token: An Entra token got elsewhere; wins over the key.
-        api_version: Azure's, for the dated surface.
-        organization: OpenAI's organisation.
-        project: OpenAI's project.
-        use_entra: Sign in with azure-identity's default chain; wins over token and key.
-        dialect: Overrides what the address suggests.
-        timeouts: How long to wait.
-        read_retries: How often a failed read is repeated.
-        azure_subscription: Where the account is looked up to read deployment limits.
-        azure_resource_group: Narrows that search.
-        management_url: Azure's management API.
-        credential: Makes an Entra credential.
-        transport: In place of the network, for a simulation.
-
-    Raises:
-        UsageError: no credentials, or a setting that cannot be.
-    """
-    surface = surface_of(
-        base_url=base_url, azure_endpoint=azure_endpoint, api_version=api_version, dialect=dialect,
-        organization=organization, project=project,
-    )  # fmt: skip
-    azure = surface.dialect is Dialect.AZURE
-    tokens: TokenSource | None = None
-    key: str | None = None
-    token: str | None = None
-    if use_entra:
-        if not azure:
-            raise UsageError("signing in with Entra is for Azure; this address is OpenAI's, set OPENAI_API_KEY")
-        tokens = TokenSource(credential, scope=COGNITIVE_SCOPE, now=now)
-    elif azure and azure_ad_token:
-        token = header_safe(azure_ad_token, "AZURE_OPENAI_AD_TOKEN")
-    elif azure:
-        key = azure_api_key or (api_key if not surface.dated else None)
-        if not key:
-            raise UsageError("no credentials for Azure: set AZURE_OPENAI_API_KEY, or sign in with Entra (use_entra)")
-        key = header_safe(key, "AZURE_OPENAI_API_KEY")
-    else:
-        if not api_key:
-            raise UsageError("no credentials: set OPENAI_API_KEY")
-        key = header_safe(api_key, "OPENAI_API_KEY")
-    timeouts = timeouts or Timeouts()
-    scrub = Scrubber(secrets=tuple(s for s in (key, token) if s), base=surface.host)
-
-    def client(*, once: bool) -> AsyncOpenAI:
-        read_s = max(timeouts.create_s, timeouts.stall_s) if once else timeouts.read_s
-        shared: dict[str, Any] = {
-            "base_url": surface.base_url,
-            "default_query": dict(surface.query),
-            "max_retries": 0 if once else read_retries,
-            "timeout": httpx2.Timeout(read_s, connect=timeouts.connect_s),
-            "http_client": _http(surface, now, once=once, transport=transport),
-        }
-        made: AsyncOpenAI
-        if surface.dated:
-            made = AsyncAzureOpenAI(
-                api_version=dict(surface.query)["api-version"], api_key=key, azure_ad_token=token,
-                azure_ad_token_provider=tokens, **shared,
-            )  # fmt: skip
-        else:
-            # Azure's v1 surface takes a key as bearer, as the SDK sends it, and older gateways before it as api-key.
-            headers = {"api-key": key} if azure and key else None
-            made = AsyncOpenAI(api_key=tokens or token or key, default_headers=headers, **shared)
-        # The SDK fills these from the environment; here they come from the settings alone.
-        made.organization, made.project = (None, None) if azure else (organization, project)
-        return made
-
-    account = None
-    if azure and (azure_subscription or use_entra):
-        scope = f"{management_url.rstrip('/')}/.default"
-        account = AzureAccount(
-            endpoint=surface.host, subscription=azure_subscription, resource_group=azure_resource_group,
-            tokens=TokenSource(credential, scope=scope, now=now), management_url=management_url,
-        )  # fmt: skip
-    return BatchBackend(
-        reads=client(once=False), writes=client(once=True), surface=surface, scrub=scrub, now=now, timeouts=timeouts,
-        read_retries=read_retries, tokens=tokens, account=account,
-    )  # fmt: skip
-
-
-def _http(
-    surface: Surface, now: Callable[[], float], *, once: bool, transport: httpx2.AsyncBaseTransport | None
-) -> httpx2.AsyncClient:
-    origin = surface.host
-
-    async def keep_credentials_home(request: httpx2.Request) -> None:
-        if f"{request.url.scheme}://{request.url.netloc.decode('ascii')}" != origin:
-            request.headers.pop("authorization", None)
-            request.headers.pop("api-key", None)
-
-    async def leave_long_waits_to_the_caller(response: httpx2.Response) -> None:
-        if response.status_code >= 400:
-            wait_s = wire.retry_after(response.headers, now)
-            if response.status_code in (409, 429) or (wait_s is not None and wait_s > RETRY_WITHIN_S):
-                response.headers["x-should-retry"] = "false"
-
-    hooks: dict[str, list[Callable[..., Any]]] = {
-        "request": [keep_credentials_home],
-        "response": [leave_long_waits_to_the_caller],
-    }
-    limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=0.0 if once else 5.0)
-    more: dict[str, Any] = {} if transport is None else {"transport": transport}
-    return DefaultAioHttpClient(limits=limits, follow_redirects=not once, event_hooks=hooks, **more)

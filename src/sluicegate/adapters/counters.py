@@ -15,7 +15,8 @@ from sluicegate import vocabulary
 PIECE: Final = 100_000
 """Characters per piece of a text that cannot be counted whole: each border may cost a token too many, never one less."""
 
-LONG_S: Final = "\u017f"
+LONG_S: Final = "'\u017f"
+"""A contraction for tiktoken, whose pattern ignores case as Unicode does; not for toktok."""
 
 
 class TiktokenCounter:
@@ -52,7 +53,7 @@ class ToktokCounter:
             raise KeyError(f"unknown encoding {encoding!r}; known are {', '.join(vocabulary.ENCODINGS)}")
         counts: list[int] = self._count(texts, encoding, threads=1)
         for i, text in enumerate(texts):
-            if LONG_S in text:
+            if not text.isascii() and LONG_S in text:
                 counts[i] = self._reference.count([text], encoding)[0]
         return counts
 

@@ -25,6 +25,7 @@ OPENAI_URL: Final = "https://api.openai.com/v1"
 MESSAGE_CHARS_MAX: Final = 1_000
 """A provider's sentence is cut here: some gateways answer with whole pages."""
 
+MANAGEMENT_URL: Final = "https://management.azure.com"
 COGNITIVE_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
 """The scope of Azure OpenAI's data plane (Microsoft's batch how-to, 2026)."""
 

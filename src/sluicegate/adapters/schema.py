@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+REVISION = "0001"
+"""The newest migration: a database of this revision needs none."""
+
 metadata = sa.MetaData()
+
+version = sa.Table(
+    "alembic_version", sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)  # fmt: skip
+"""Alembic's own table, apart from ours."""
 
 
 def _text(name: str, *, null: bool = False) -> sa.Column[str]:

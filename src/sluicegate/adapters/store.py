@@ -18,10 +18,6 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from sluicegate.adapters import schema
 from sluicegate.core.ledger import Balance, Dimension, Entry, Verb
@@ -309,13 +305,26 @@ class SqlStore:
             ) from error
 
     def _migrate(self) -> None:
+        with self._engine.connect() as connection:
+            tables = sa.inspect(connection).get_table_names()
+            known = (
+                connection.scalar(sa.select(schema.version.c.version_num)) if schema.version.name in tables else None
+            )
+        if known == schema.REVISION:
+            return
+        if not tables:
+            with self._engine.begin() as connection:
+                schema.metadata.create_all(connection)
+                schema.version.create(connection)
+                connection.execute(schema.version.insert().values(version_num=schema.REVISION))
+            return
+        # Only here: importing Alembic takes longer than most commands.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        newest = ScriptDirectory.from_config(config).get_current_head()
-        with self._engine.connect() as connection:
-            known = MigrationContext.configure(connection).get_current_revision()
-        if known == newest:
-            return
         if known is not None and known not in {
             s.revision for s in ScriptDirectory.from_config(config).walk_revisions()
         }:

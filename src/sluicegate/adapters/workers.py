@@ -1,7 +1,7 @@
-"""The Workers port: a pool of processes that share one loaded vocabulary, or the caller's own thread.
+"""The Workers port: threads, a pool of processes that share one loaded vocabulary, or the caller's own thread.
 
-Workers are forked from a server process that has imported this module's preload and loaded the vocabulary, so that its
-memory is shared. They ignore Ctrl-C (the parent decides) and die with the parent.
+Worker processes are forked from a server process that has imported :mod:`sluicegate.preload` and loaded the vocabulary,
+so that its memory is shared. They ignore Ctrl-C (the parent decides) and die with the parent.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from sluicegate.adapters import worker
 from sluicegate.errors import StateUnusable
 
 P = ParamSpec("P")
@@ -40,6 +39,34 @@ class InlineWorkers:
         return None
 
 
+class ThreadWorkers:
+    """Threads of this process: what takes long here, counting tokens and waiting for files, releases the GIL.
+
+    One vocabulary in memory and nothing to start, so this is what one person's commands use. A server, whose event loop
+    has to answer others meanwhile, takes :class:`ProcessWorkers`.
+
+    Args:
+        width: Threads; None is one more than CPUs, at most 8, so that one parses while the others count.
+    """
+
+    def __init__(self, width: int | None = None) -> None:
+        self._width = width or min(8, (os.cpu_count() or 1) + 1)
+        self._pool = ThreadPoolExecutor(self._width, thread_name_prefix="worker")
+
+    @property
+    def width(self) -> int:
+        return self._width
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *args, **kwargs))
+
+    async def blocking(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
 class ProcessWorkers:
     """A process pool, started when the first heavy call comes.
 
@@ -50,6 +77,7 @@ class ProcessWorkers:
     def __init__(self, width: int | None = None) -> None:
         self._width = width or min(8, os.cpu_count() or 1)
         self._pool: ProcessPoolExecutor | None = None
+        self._server: Future[int] | None = None
 
     @property
     def width(self) -> int:
@@ -62,11 +90,12 @@ class ProcessWorkers:
             StateUnusable: a worker was killed from outside, most often for want of memory.
         """
         if self._pool is None:
+            worker.start_server()
             context = get_context("forkserver")
-            context.set_forkserver_preload(["sluicegate.preload"])
             self._pool = ProcessPoolExecutor(
-                self._width, mp_context=context, initializer=_quiet, initargs=(os.getpid(),)
+                self._width, mp_context=context, initializer=worker.begin, initargs=(os.getpid(),)
             )
+            self._server = self._pool.submit(os.getppid)
         call = self._pool.submit(function, *args, **kwargs)
         try:
             return await asyncio.wrap_future(call)
@@ -80,32 +109,10 @@ class ProcessWorkers:
         return await asyncio.to_thread(function, *args, **kwargs)
 
     async def close(self) -> None:
-        if self._pool is not None:
+        """End the workers, and the process that they were forked from, which holds the vocabulary."""
+        if self._pool is not None and self._server is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
-
-
-def _quiet(main: int) -> None:
-    """In a worker: leave Ctrl-C to the main process, and when that is gone end the fork server and this worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    server = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == server and not _gone(main):
-            time.sleep(0.5)
-        with suppress(ProcessLookupError):
-            os.kill(server, signal.SIGKILL)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _gone(pid: int) -> bool:
-    """True if a process has ended, also if nobody has asked for its exit code yet."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
-    return False
+            if not self._server.cancelled() and self._server.exception() is None:
+                with suppress(ProcessLookupError):
+                    os.kill(self._server.result(), signal.SIGTERM)
+            self._pool = self._server = None

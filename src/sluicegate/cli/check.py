@@ -11,8 +11,9 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
+from sluicegate.adapters.worker import start_server
 from sluicegate.cli import findings, output
-from sluicegate.cli.options import Target, flag, load, names_of
+from sluicegate.cli.options import Target, flag, is_large, load, names_of
 from sluicegate.errors import InputRefused
 
 CHECK = Group("Check", sort_key=1)
@@ -37,13 +38,21 @@ def check(
 ) -> int:  # fmt: skip
     """Find every problem in the inputs, and say what the work is: requests, tokens, cost, time."""
     common = common or Target()
+    names = names_of(inputs)
+    large = is_large(names)
+    if large:
+        start_server()  # it loads the vocabulary while this process loads the rest
     settings = load(common)
     from sluicegate import api
+    from sluicegate.adapters.workers import ProcessWorkers
 
     with _progress() as on_check:
         report = asyncio.run(
-            api.check_async(names_of(inputs), settings=settings, ask_provider=not offline, on_check=on_check)
-        )
+            api.check_async(
+                names, settings=settings, ask_provider=not offline, on_check=on_check,
+                workers=ProcessWorkers(settings.workers or None) if large else None,
+            )
+        )  # fmt: skip
     if common.json:
         output.print_json(report)
     else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
@@ -19,6 +20,8 @@ OUTPUT = Group("Output and settings", sort_key=3)
 NOT_SETTINGS = frozenset({"config", "json", "debug", "pairs"})
 """Fields of the option classes that are no settings."""
 
+LARGE: Final = 8 << 20
+"""Bytes from which worker processes are worth starting (:data:`sluicegate.service.intake.SMALL`)."""
 
 STDIN_WORD = "\0-"
 """How ``main`` hands a lone hyphen through the parser, which takes it for an option. No real argument has a NUL."""
@@ -111,6 +114,11 @@ class Paced(Target):
             help="The shortest time between two looks at the provider's list. [default: 60s]",
         ),
     ] = None  # fmt: skip
+
+
+def is_large(names: Sequence[str]) -> bool:
+    """True if worker processes are worth starting for these inputs."""
+    return sum(Path(name).stat().st_size for name in names if Path(name).is_file()) > LARGE
 
 
 def load(common: Where, **more: Any) -> Settings:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 from cyclopts import Group, Parameter
 
 from sluicegate.cli import findings, output
-from sluicegate.cli.options import STDIN_WORD, Paced, flag, load, names_of
+from sluicegate.cli.options import STDIN_WORD, Paced, flag, is_large, load, names_of
 from sluicegate.cli.words import clock, money, safe, size, some, span
 from sluicegate.core.report import Event, EventKind, Progress, RunResult
 from sluicegate.errors import Interrupted, SluicegateError, UsageError
@@ -103,8 +103,10 @@ def _start(
     inputs: Sequence[str], settings: Settings, ways: Mapping[str, Any], hooks: Mapping[str, Any]
 ) -> Coroutine[Any, Any, RunResult]:
     from sluicegate import api
+    from sluicegate.adapters.workers import ProcessWorkers
 
-    return api.run_async(list(inputs), settings=settings, **ways, **hooks)
+    checkers = ProcessWorkers(settings.workers or None) if is_large(inputs) else None
+    return api.run_async(list(inputs), settings=settings, checkers=checkers, **ways, **hooks)
 
 
 def _cancel(inputs: Sequence[str], settings: Settings, *, as_json: bool) -> int:

@@ -7,9 +7,11 @@ column of :data:`COLUMNS` in order, ``count`` items, native little-endian.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -27,6 +29,10 @@ COLUMNS: Final = (
     ("group", "H"),  # which (url, model) of the header's groups
     ("flags", "H"),
 )
+
+
+BUCKET: Final = 250_000
+"""Hashes that are looked at together when repeated ones are sought."""
 
 
 class Flag(IntFlag):
@@ -51,19 +57,19 @@ class _Header(msgspec.Struct):
 
 @dataclass(slots=True)
 class Index:
-    """The columns, each an ``array``, or a read-only view on the file's bytes; all have the same length."""
+    """The columns; all have the same length."""
 
     groups: list[Group]
-    offset: array[int] | memoryview[int]
-    length: array[int] | memoryview[int]
-    line: array[int] | memoryview[int]
-    tokens: array[int] | memoryview[int]
-    chars: array[int] | memoryview[int]
-    custom_id_hash: array[int] | memoryview[int]
-    model_at: array[int] | memoryview[int]
-    model_length: array[int] | memoryview[int]
-    group: array[int] | memoryview[int]
-    flags: array[int] | memoryview[int]
+    offset: array[int]
+    length: array[int]
+    line: array[int]
+    tokens: array[int]
+    chars: array[int]
+    custom_id_hash: array[int]
+    model_at: array[int]
+    model_length: array[int]
+    group: array[int]
+    flags: array[int]
 
     @classmethod
     def empty(cls) -> Index:
@@ -73,30 +79,68 @@ class Index:
     def __len__(self) -> int:
         return len(self.offset)
 
-    def to_bytes(self) -> bytes:
-        """The file's content."""
+    def appender(self) -> Callable[[int, int, int, int, int, int, int, int, int, int], None]:
+        """A function that adds a request: one value for each of :data:`COLUMNS`, in that order."""
+        o, n, ln, t, c, h, ma, ml, g, f = (getattr(self, name).append for name, _ in COLUMNS)
+
+        def append(
+            offset: int, length: int, line: int, tokens: int, chars: int, custom_id_hash: int, model_at: int,
+            model_length: int, group: int, flags: int,
+        ) -> None:  # fmt: skip
+            o(offset), n(length), ln(line), t(tokens), c(chars)
+            h(custom_id_hash), ma(model_at), ml(model_length), g(group), f(flags)
+
+        return append
+
+    def extend(self, part: Index, *, lines_before: int) -> None:
+        """Append a byte range's requests, whose line numbers count from its start; its groups are renumbered."""
+        numbers = []
+        for group in part.groups:
+            if group not in self.groups:
+                self.groups.append(group)
+            numbers.append(self.groups.index(group))
+        for name in ("offset", "length", "tokens", "chars", "custom_id_hash", "model_at", "model_length", "flags"):
+            getattr(self, name).extend(getattr(part, name))
+        self.line.extend(array("I", [line + lines_before for line in part.line]))
+        # A request that could not be read is in no group; its number is 0 and means nothing.
+        self.group.extend(array("H", [numbers[group] for group in part.group] if numbers else part.group))
+
+    def chunks(self) -> Iterator[bytes]:
+        """The file's content, a column at a time."""
         header = msgspec.json.encode(_Header(count=len(self), groups=self.groups))
-        columns = (bytes(getattr(self, name)) for name, _ in COLUMNS)
-        return b"".join((MAGIC, len(header).to_bytes(4, "little"), header, *columns))
+        yield b"".join((MAGIC, len(header).to_bytes(4, "little"), header))
+        for name, _ in COLUMNS:
+            yield getattr(self, name).tobytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes | memoryview) -> Index:
-        """Views on ``data``, which must stay alive. Raises ValueError if it is not an index or is cut short."""
-        view = memoryview(data)
-        if bytes(view[: len(MAGIC)]) != MAGIC:
+    def read(cls, file: BinaryIO) -> Index:
+        """Read an index. Raises ValueError if it is not one, or is cut short."""
+        if file.read(len(MAGIC)) != MAGIC:
             raise ValueError("not an index file")
-        start = len(MAGIC) + 4
-        header_length = int.from_bytes(view[len(MAGIC) : start], "little")
-        header = msgspec.json.decode(view[start : start + header_length], type=_Header)
-        position = start + header_length
-        columns = {}
-        for name, code in COLUMNS:
-            # A copy aligns the column and lets the file's bytes go.
-            column = array(code)
-            size = header.count * column.itemsize
-            if position + size > len(view):
-                raise ValueError("the index file is cut short")
-            column.frombytes(view[position : position + size])
-            columns[name] = column
-            position += size
+        header = msgspec.json.decode(file.read(int.from_bytes(file.read(4), "little")), type=_Header)
+        columns = {name: array(code) for name, code in COLUMNS}
+        try:
+            for column in columns.values():
+                column.fromfile(file, header.count)
+        except EOFError:
+            raise ValueError("the index file is cut short") from None
         return cls(groups=header.groups, **columns)
+
+
+def repeated_hashes(columns: Sequence[array[int]]) -> set[int]:
+    """Hashes that occur more than once in all columns together, in memory that does not grow with them; 0 is none."""
+    buckets = 1 << (sum(map(len, columns)) // BUCKET).bit_length()
+    repeated: set[int] = set()
+    for bucket in range(buckets):
+        seen: set[int] = set()
+        for column in columns:
+            chosen = column if buckets == 1 else [value for value in column if value % buckets == bucket]
+            before = len(seen)
+            seen.update(chosen)
+            if len(seen) < before + len(chosen):
+                break
+        else:
+            continue
+        counts = Counter(value for column in columns for value in column if value % buckets == bucket)
+        repeated.update(value for value, count in counts.items() if count > 1 and value)
+    return repeated

@@ -7,7 +7,7 @@ A *sidecar* says for each settled request of a part where its line is: in the ou
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -136,9 +136,10 @@ class Matcher:
         positions, hashes, tokens: The part's requests: position, hash of the custom_id on the wire, our estimate.
     """
 
-    def __init__(self, positions: Iterable[int], hashes: Iterable[int], tokens: Iterable[int]) -> None:
-        self._open = {h: (p, t) for p, h, t in zip(positions, hashes, tokens, strict=True)}
-        self._answered: set[int] = set()
+    def __init__(self, positions: Sequence[int], hashes: Iterable[int], tokens: Sequence[int]) -> None:
+        self._positions, self._tokens = positions, tokens
+        self._at = {hashed: i for i, hashed in enumerate(hashes)}
+        self._answered = bytearray(len(positions))
         self._input = self._cached = self._output = 0
         self.outcome = Outcome()
 
@@ -153,15 +154,14 @@ class Matcher:
         if parsed.custom_id is None:
             out.unknown += 1
             return
-        custom_id = xxh3_64_intdigest(parsed.custom_id.encode("utf-8", "surrogatepass"))
-        known = self._open.get(custom_id)
-        if known is None:
+        at = self._at.get(xxh3_64_intdigest(parsed.custom_id.encode("utf-8", "surrogatepass")))
+        if at is None:
             out.unknown += 1
             return
-        if custom_id in self._answered:
+        if self._answered[at]:
             out.doubled += 1
             return
-        position, estimate = known
+        position = self._positions[at]
         status, usage = _read_response(parsed.response)
         code = parsed.error.code if isinstance(parsed.error, _Error) else parsed.error
         good = parsed.error is None and status is not None and 200 <= status < 300
@@ -170,14 +170,14 @@ class Matcher:
             return
         # An answer beats a passing failure of the same request, whichever comes first.
         out.passing.pop(position, None)
-        self._answered.add(custom_id)
+        self._answered[at] = True
         out.settled.add(position, source, not good, offset, len(line))
         if good:
             out.answered += 1
         else:
             out.failed += 1
         if usage is not None:
-            self._count(usage, estimate if good else 0)
+            self._count(usage, self._tokens[at] if good else 0)
 
     def _count(self, usage: dict[str, Any], estimate: int) -> None:
         counted = _number(usage, "prompt_tokens", "input_tokens")
@@ -193,7 +193,8 @@ class Matcher:
         """The outcome, and the positions that no line was found for."""
         self.outcome.usage = Usage(input_tokens=self._input, cached_tokens=self._cached, output_tokens=self._output)
         passing = self.outcome.passing
-        missing = [p for h, (p, _) in self._open.items() if h not in self._answered and p not in passing]
+        open_still = (p for p, answered in zip(self._positions, self._answered, strict=True) if not answered)
+        missing = [p for p in open_still if p not in passing]
         return self.outcome, missing
 
 

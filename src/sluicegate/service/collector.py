@@ -6,15 +6,16 @@ import os
 from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
 from sluicegate.core import belief, join
-from sluicegate.core.check import custom_id_of
 from sluicegate.core.index import Flag
 from sluicegate.core.lifecycle import Stage
+from sluicegate.core.line import custom_id_of
 from sluicegate.core.report import EventKind
 from sluicegate.core.rows import PartRow
 from sluicegate.core.types import Usage
@@ -117,13 +118,16 @@ class _Own:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._place = {ordinal: (lines, i) for lines in task.lines for i, ordinal in enumerate(lines.ordinal)}
-        self._at = dict(zip(task.positions, (o for lines in task.lines for o in lines.ordinal), strict=True))
         self._chunks: list[bytes] = []
         self._offset = 0
 
+    @cached_property
+    def _place(self) -> dict[int, tuple[Lines, int]]:
+        places = ((lines, i) for lines in self._task.lines for i in range(len(lines.ordinal)))
+        return dict(zip(self._task.positions, places, strict=True))
+
     def write(self, position: int) -> tuple[int, int]:
-        lines, i = self._place[self._at[position]]
+        lines, i = self._place[position]
         with open(lines.path, "rb", buffering=0) as source:
             raw = os.pread(source.fileno(), lines.length[i], lines.offset[i])
         line = join.error_line(custom_id_of(raw), self._task.code, self._task.reason)
@@ -250,15 +254,21 @@ async def _resuming(ctx: Context, file_id: str) -> AsyncIterator[bytes]:
 
 
 def _task(ctx: Context, work: Work, part: PartRow) -> Task:
-    positions = array("I", requests_of(part))
-    hashes = array("Q", (wire_hash(work, p) for p in positions))
+    positions, hashes, tokens = array("I"), array("Q"), array("I")
+    for start, stop in requests_of(part).spans:
+        positions.extend(range(start, stop))
+        tokens.extend(work.tokens[start:stop])
+        if any(flags & Flag.DUPLICATE_ID for flags in work.flags[start:stop]):
+            hashes.extend(wire_hash(work, position) for position in range(start, stop))
+        else:
+            hashes.extend(work.custom_id_hash[start:stop])
     tried = {p: attempt + 1 for attempt, spans in retries_of(part).items() for p in spans}
     code, reason = _why_missing(part)
     lines, _ = lines_of(ctx, work, part)
     return Task(
         files=tuple(str(ctx.blobs.path(result_key(part.id, source))) for source in range(3)),  # type: ignore[arg-type]
         sidecar=str(ctx.blobs.path(sidecar_key(part.id))), positions=positions, hashes=hashes,
-        tokens=array("I", (work.tokens[p] for p in positions)), tried=tried, attempts=ctx.policy.attempts, lines=lines,
+        tokens=tokens, tried=tried, attempts=ctx.policy.attempts, lines=lines,
         code=code, reason=reason,
     )  # fmt: skip
 

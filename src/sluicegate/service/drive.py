@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from sluicegate.core import belief, join
 from sluicegate.core.admission import HoldBack
-from sluicegate.core.check import custom_id_of
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState, Stage
+from sluicegate.core.line import custom_id_of
 from sluicegate.core.prices import cost
 from sluicegate.core.report import EventKind, Progress
 from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope

@@ -11,21 +11,24 @@ import os
 import shutil
 import sys
 import tempfile
-from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, cast
 
 from sluicegate.core import check, forecast
-from sluicegate.core.check import CheckRules, Problem, Scan, Scanner, hashes_with_lines
-from sluicegate.core.index import Flag, Group, Index
+from sluicegate.core.check import Problem, Scan
+from sluicegate.core.index import Flag, Group, Index, repeated_hashes
 from sluicegate.core.limits import limits_of
+from sluicegate.core.line import custom_id_of
+from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
 from sluicegate.errors import StateUnusable, UsageError
-from sluicegate.ports import Counter, Workers
+from sluicegate.ports import Workers
+from sluicegate.service.scan import CounterOf, scan_range
 
 CHUNK: Final = 4 << 20
 SMALL: Final = 8 << 20
@@ -36,7 +39,6 @@ FICLONE: Final = 0x40049409
 GZIP: Final = b"\x1f\x8b"
 
 Progress = Callable[[int, int], None]
-CounterOf = Callable[[], Counter]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,16 +133,25 @@ class Inspection:
     @property
     def median_tokens(self) -> int:
         """Tokens of the median request (the lower of two)."""
-        every = array("I")
-        for index in self.indexes:
-            every.extend(index.tokens)
-        return sorted(every)[(len(every) - 1) // 2] if every else 0
+        counts = Counter(chain.from_iterable(index.tokens for index in self.indexes))
+        middle = (self.requests - 1) // 2
+        for tokens, below in zip(sorted(counts), accumulate(counts[tokens] for tokens in sorted(counts)), strict=True):
+            if below > middle:
+                return tokens
+        return 0
 
     @property
     def by_model(self) -> dict[str, dict[str, int]]:
         """Requests, tokens and the largest, by the model that lines name."""
         sums: dict[str, dict[str, int]] = {}
         for index in self.indexes:
+            if len(index.groups) == 1 and not any(index.flags):
+                requests, tokens, largest = len(index), sum(index.tokens), max(index.tokens)
+                one = sums.setdefault(index.groups[0].model, {"requests": 0, "tokens": 0, "largest": 0})
+                one["requests"] += requests
+                one["tokens"] += tokens
+                one["largest"] = max(one["largest"], largest)
+                continue
             for group, tokens, flags in zip(index.group, index.tokens, index.flags, strict=True):
                 if not flags & Flag.BAD:
                     one = sums.setdefault(index.groups[group].model, {"requests": 0, "tokens": 0, "largest": 0})
@@ -172,12 +183,6 @@ class Inspection:
 def lenient_rules(dialect: Dialect, models: Mapping[str, str]) -> CheckRules:
     """Rules for a file that the provider has accepted already: index and count, complain of nothing."""
     return CheckRules(dialect=dialect, models=dict(models), lenient=True)
-
-
-def scan_range(path: str, name: str, start: int, stop: int, rules: CheckRules, counter: CounterOf) -> Scan:
-    """Scan one byte range of a file; runs in a worker."""
-    with open(path, "rb", buffering=WINDOW) as file:
-        return Scanner(rules, counter().count, name).run(file, start, stop)
 
 
 async def inspect(
@@ -216,7 +221,7 @@ async def inspect(
                 first = waiting.popleft()
                 scan = first if isinstance(first, Scan) else await first
                 ordinal = len(index)
-                check.merge(index, scan.index, lines_before=lines)
+                index.extend(scan.index, lines_before=lines)
                 found.problems.absorb(scan, lines)
                 found.bad += [
                     BadRequest(source=number, ordinal=ordinal + o, custom_id=c, code=code, message=message)
@@ -278,45 +283,37 @@ def _whole_file_rules(found: Inspection, number: int, source: InputSource, rules
 
 def _duplicates(index: Index, path: Path) -> list[tuple[int, int]]:
     """(first, again) of requests of one file that have the same custom_id; equal hashes are compared as texts."""
+    repeated = repeated_hashes([index.custom_id_hash])
     found: list[tuple[int, int]] = []
-    group: list[int] = []
-    last = None
-    for hashed, ordinal in hashes_with_lines(index):
-        if hashed != last:
-            group, last = [ordinal], hashed
-            continue
-        mine = _id_at(path, index, ordinal)
-        first = next((o for o in group if _id_at(path, index, o) == mine), None)
-        if first is None:
-            group.append(ordinal)
-        else:
-            found.append((first, ordinal))
-    return sorted(found, key=lambda pair: pair[1])
+    firsts: dict[int, dict[str | None, int]] = {}
+    with path.open("rb") as file:
+        for ordinal, hashed in enumerate(index.custom_id_hash) if repeated else ():
+            if hashed in repeated:
+                line = os.pread(file.fileno(), index.length[ordinal], index.offset[ordinal])
+                first = firsts.setdefault(hashed, {}).setdefault(custom_id_of(line), ordinal)
+                if first != ordinal:
+                    found.append((first, ordinal))
+    return found
 
 
 def _id_at(path: Path, index: Index, ordinal: int) -> str | None:
     with path.open("rb") as file:
-        line = os.pread(file.fileno(), index.length[ordinal], index.offset[ordinal])
-    return check.custom_id_of(line)
+        return custom_id_of(os.pread(file.fileno(), index.length[ordinal], index.offset[ordinal]))
 
 
 def _mark_shared_ids(found: Inspection) -> None:
-    """Flag requests whose id (or its hash) an earlier request of the run has: they go out under another."""
+    """Flag requests whose id (or its hash) an earlier request of the run has: they go out under another.
+
+    Within one file equal ids are errors already; what is left there are different ids with equal hashes.
+    """
+    repeated = repeated_hashes([index.custom_id_hash for index in found.indexes])
     seen: set[int] = set()
-    for number, index in enumerate(found.indexes):
-        if len(found.indexes) == 1:
-            # Within one file equal ids are errors already; what is left are different ids with equal hashes.
-            last = None
-            for hashed, ordinal in hashes_with_lines(index):
-                if hashed == last and not index.flags[ordinal] & Flag.BAD:
-                    index.flags[ordinal] |= Flag.DUPLICATE_ID
-                last = hashed
-            return
+    for index in found.indexes if repeated else ():
         for ordinal, hashed in enumerate(index.custom_id_hash):
             if hashed in seen and not index.flags[ordinal] & Flag.BAD:
                 index.flags[ordinal] |= Flag.DUPLICATE_ID
-            seen.add(hashed)
-        assert number < len(found.indexes)
+            if hashed in repeated:
+                seen.add(hashed)
 
 
 # -- copies -----------------------------------------------------------------------------------------------------------

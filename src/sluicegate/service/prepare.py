@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from sluicegate.core import join
-from sluicegate.core.check import CheckRules
 from sluicegate.core.index import Flag, Group
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState
 from sluicegate.core.rows import BatchRow, RunRow
+from sluicegate.core.rules import CheckRules
 from sluicegate.errors import InputChanged, InputRefused, UsageError
-from sluicegate.ports import Tx
+from sluicegate.ports import Tx, Workers
 from sluicegate.service import collector
 from sluicegate.service.context import Context
 from sluicegate.service.drive import BAD
@@ -148,14 +148,16 @@ def _count(batches: list[tuple[BatchRow, RunRow | None]], run: str) -> int:
 
 async def check(
     ctx: Context, request: Request, copied: Sequence[CopiedInput], rules: CheckRules,
-    on_bytes: Callable[[int, int], None] | None,
+    on_bytes: Callable[[int, int], None] | None, workers: Workers | None = None,
 ) -> Inspection:  # fmt: skip
-    """Check copied inputs. Raises nothing: the inspection has the problems."""
+    """Check copied inputs, in ``workers`` or the context's. Raises nothing: the inspection has the problems."""
     sources = [
         InputSource(name=name, path=ctx.blobs.path(input_key(one.sha256)))
         for name, one in zip(request.inputs, copied, strict=True)
     ]
-    return await inspect(sources, rules=rules, workers=ctx.workers, counter=ctx.counter, on_progress=on_bytes)
+    return await inspect(
+        sources, rules=rules, workers=workers or ctx.workers, counter=ctx.counter, on_progress=on_bytes
+    )
 
 
 def refuse_errors(inspection: Inspection, request: Request) -> None:
@@ -186,7 +188,7 @@ async def enter(
     ):
         groups += [group for group in index.groups if group not in groups]
         key = f"indexes/{run_id}-{i}"
-        await ctx.blobs.write(key, _once(index.to_bytes()))
+        await ctx.blobs.write(key, _each(index.chunks()))
         name = request.inputs[i]
         batches.append(
             BatchRow(
@@ -230,8 +232,8 @@ async def _set_bad_aside(
         lines.append(line)
         offset += len(line) + 1
     name = f"{run.id}-{BAD}"
-    await ctx.blobs.write(collector.result_key(name, join.OWN), _once(b"\n".join(lines) + b"\n"))
-    await ctx.blobs.write(collector.sidecar_key(name), _once(settled.to_bytes()))
+    await ctx.blobs.write(collector.result_key(name, join.OWN), _each([b"\n".join(lines) + b"\n"]))
+    await ctx.blobs.write(collector.sidecar_key(name), _each([settled.to_bytes()]))
 
 
 async def resume(ctx: Context, request: Request, run: RunRow) -> RunRow:
@@ -254,5 +256,6 @@ async def resume(ctx: Context, request: Request, run: RunRow) -> RunRow:
     return await ctx.store.transact(write)
 
 
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
+async def _each(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk

@@ -113,12 +113,13 @@ def lines_of(ctx: Context, work: Work, part: PartRow) -> tuple[list[Lines], str 
     """What :func:`~sluicegate.service.assemble.assemble` needs to write a part's file."""
     columns: dict[int, dict[str, array[int]]] = {}
     names = ("offset", "length", "model_at", "model_length", "flags")
-    for position in requests_of(part):
-        ordinal = work.ordinal(position)
-        mine = columns.setdefault(work.batch_at(ordinal), {name: array("Q") for name in (*names, "ordinal")})
-        for name in names:
-            mine[name].append(getattr(work, name)[position])
-        mine["ordinal"].append(ordinal)
+    for number, start, stop in work.by_batch(requests_of(part)):
+        found = {name: getattr(work, name)[start:stop] for name in names} | {"ordinal": work.ordinals(start, stop)}
+        if number in columns:
+            for name, column in found.items():
+                columns[number][name].extend(column)
+        else:
+            columns[number] = found
     lines = [Lines(path=str(ctx.blobs.path(work.batches[b].input)), **mine) for b, mine in sorted(columns.items())]
     return lines, work.run.redirect
 

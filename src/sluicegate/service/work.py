@@ -8,8 +8,8 @@ input order; output is written by them.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Final
@@ -64,7 +64,22 @@ class Work:
 
     def batch_at(self, ordinal: int) -> int:
         """Which input the request at ``ordinal`` is from."""
-        return bisect_right([batch.first for batch in self.batches], ordinal) - 1
+        return bisect_right(self.batches, ordinal, key=lambda batch: batch.first) - 1
+
+    def by_batch(self, positions: Spans) -> Iterator[tuple[int, int, int]]:
+        """Stretches (input, start, stop) of one group's positions, each within one input."""
+        for start, end in positions.spans:
+            while start < end:
+                number = self.batch_at(self.ordinal(start))
+                beyond = self.batches[number].first + self.batches[number].requests
+                # Within a group ordinals rise with positions.
+                stop = min(end, beyond) if self.order is None else bisect_left(self.order, beyond, start, end)
+                yield number, start, stop
+                start = stop
+
+    def ordinals(self, start: int, stop: int) -> array[int]:
+        """The ordinals of consecutive positions."""
+        return array("I", range(start, stop)) if self.order is None else self.order[start:stop]
 
     def sums(self, waiting: Spans) -> tuple[int, int]:
         """(tokens, quarter_chars) of a set of positions."""
@@ -102,7 +117,8 @@ def load(run: RunRow, batches: list[BatchRow], blobs: Blobs) -> Work:
     numbers = {(group.url, group.model): i for i, group in enumerate(groups)}
     membership = array("H")
     for batch in batches:
-        index = Index.from_bytes(blobs.path(batch.index).read_bytes())
+        with blobs.path(batch.index).open("rb") as file:
+            index = Index.read(file)
         for name in _KEPT:
             columns[name].extend(getattr(index, name))
         if len(groups) > 1:
