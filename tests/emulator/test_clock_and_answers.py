@@ -71,6 +71,8 @@ def test_somebody_elses_load_ends_on_the_clock_by_hand(batch_emulator: RunningEm
         theirs = list(client.batches.list())[-1]
         assert theirs.status == "completed"
         assert len(client.files.content(theirs.input_file_id).text.splitlines()) == 5
+        assert theirs.output_file_id is not None
+        assert len(client.files.content(theirs.output_file_id).text.splitlines()) == 5
 
 
 def test_the_clock_can_be_set_to_run_and_to_stand(batch_emulator: RunningEmulator) -> None:

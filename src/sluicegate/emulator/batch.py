@@ -80,6 +80,16 @@ class Batch:
         """Tokens that have still to be served."""
         return max(0.0, self.tokens - self.served)
 
+    def tokens_of(self, line: int) -> int:
+        """What is counted for a line (from 0)."""
+        return self.sums[line] - (self.sums[line - 1] if line else 0)
+
+    @property
+    def tokens_answered(self) -> int:
+        """What is counted for the lines that were executed without a fault."""
+        done = self.sums[self.executed - 1] if self.executed and self.sums else 0
+        return done - sum(map(self.tokens_of, self.fates))
+
     @property
     def failed(self) -> int:
         """Executed lines that ended in the error file."""

@@ -202,7 +202,7 @@ def write_results(
         order = model.shuffled(batch)
         for begin in range(0, len(order), ANSWERED_AT_ONCE):
             chosen = [i for i in order[begin : begin + ANSWERED_AT_ONCE] if batch.fates.get(i) not in SILENT]
-            requests = [Asked(line(i), round(batch.facts.tokens[i] * model.account.count_factor)) for i in chosen]
+            requests = [Asked(line(i), batch.tokens_of(i)) for i in chosen]
             replies = dict(zip(chosen, answers.answer(requests, batch.deployment, dice), strict=True))
             for i in order[begin : begin + ANSWERED_AT_ONCE]:
                 custom_id = line(swapped.get(i, i)).custom_id

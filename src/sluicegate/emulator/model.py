@@ -472,7 +472,7 @@ class Model:
             id=f"batch_{dice.getrandbits(128):032x}", deployment=name, endpoint="/v1/chat/completions",
             input_file_id=f"file-{dice.getrandbits(128):032x}", created_at=now, metadata=None, facts=facts,
             status="in_progress", charge=max(tokens, 1), tokens=tokens, foreign=True, leaves_at=now + for_s,
-            times={"in_progress_at": now},
+            times={"in_progress_at": now}, sums=array("Q", accumulate(lines)),
         )  # fmt: skip
         self.batches[batch.id] = self._live[batch.id] = batch
         self.new_foreign.append(batch)
@@ -490,13 +490,13 @@ class Model:
         ``offered_max``: the most ever offered over all creates, accepted or not: (held + new) ÷ limit. ``held_max``,
         ``held_max_ratio``: the most ever held. ``executed_again``: requests executed after an answer to them existed.
         ``utilisation``: mean of held ÷ limit since the first create. ``samples``: (seconds, held, limit) at each change.
-        These five are of the deployment that was used first or most; ``deployments`` has them for each.
+        ``utilisation`` and ``samples`` are of the deployment that was used first; ``deployments`` has them for each.
         """
         self.advance(now)
         ours = [batch for batch in self.batches.values() if not batch.foreign]
         began = self._began or now
-        each = {name: books_json(books, began) for name, books in self.books_of.items()}
-        first = ours[0].deployment if ours else next(iter(each), "")
+        each = {name: books_json(books, began) for name, books in self.books_of.items() if name}
+        first = next(iter(each), "")
         main = each.get(first) or books_json(DeploymentBooks(), began)
         return {
             "offered_max": round(self.offered_max, 6),

@@ -225,10 +225,7 @@ class Provider:
 
     def usage(self, batch: Batch) -> dict[str, Any]:
         """Tokens of the requests that were answered, and of the answers."""
-        answered = sum(batch.facts.tokens[i] for i in range(batch.executed) if i not in batch.fates) if batch.fates else (
-            sum(batch.facts.tokens[: batch.executed])
-        )  # fmt: skip
-        given = round(answered * self.account.count_factor)
+        given = batch.tokens_answered
         made = batch.output_tokens
         if self.answers_are_fixed and batch.executed and not batch.facts.url.endswith(("embeddings", "moderations")):
             made = fixed_tokens() * (batch.executed - len(batch.fates))
