@@ -81,7 +81,7 @@ class Provider:
         while self.model.new_foreign:
             await self._keep_foreign(self.model.new_foreign.pop(0))
         waiting = [self._write_once(batch) for batch in self.model.waiting_for_results()]
-        if waiting and self.account.clock == "hand":
+        if waiting and self.clock.by_hand:
             await asyncio.gather(*map(asyncio.shield, waiting))
 
     async def close(self) -> None:
