@@ -175,7 +175,7 @@ def test_odd_result_lines_are_repaired_or_reported(
     provider: RunningEmulator, requests: Path, fault: str, failed: int
 ) -> None:
     """What failed for a passing reason goes again; a content filter is final and ends in the error file."""
-    provider.post("/_emulator/fault", on="line", kind=fault, nth=2, times=1)
+    provider.post("/_emulator/fault", on="line", kind=fault, nth=2, times=1, batch=1)
     code, output = run(provider, requests, "--limit", "20K")
 
     assert code == (1 if failed else 0), output
