@@ -125,6 +125,28 @@ def test_a_file_goes_when_its_expiry_has_come_and_openais_inputs_after_thirty_da
             assert [file.filename for file in client.files.list()] == left
 
 
+@pytest.mark.parametrize(("dialect", "wanted"), [("openai", 30 * 86_400), ("azure", None)])
+def test_results_expire_as_the_provider_keeps_them_or_as_the_create_says(dialect: str, wanted: int | None) -> None:
+    """OpenAI: 30 days after the end; ``output_expires_after`` counts from there too (F§1.6, F§2.6)."""
+    after = {"anchor": "created_at", "seconds": 1_209_600}
+    with local_emulator(dialect=dialect, clock="hand") as provider, plain(provider) as client:
+        file_id, lives = upload(client, line("a")), []
+        for more in ({}, {"output_expires_after": after}):
+            batch = client.batches.create(
+                input_file_id=file_id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                **more,  # type: ignore[arg-type]
+            )
+            provider.until_idle()
+            batch = client.batches.retrieve(batch.id)
+            assert batch.output_file_id is not None
+            file = client.files.retrieve(batch.output_file_id)
+            lives.append(file.expires_at and file.expires_at - file.created_at)
+
+    assert lives == [wanted, 1_209_600]
+
+
 @pytest.mark.parametrize("field", ["expires_after[seconds]", "expires_after.seconds", "seconds"])
 def test_three_spellings_of_an_expiry_are_understood(batch_emulator: RunningEmulator, field: str) -> None:
     """Azure's documents have three (F§1.9); out of 14 to 30 days is 400."""

@@ -220,7 +220,9 @@ def fields_of(table: dict[str, Any]) -> dict[str, Any]:
         UsageError: there is no such setting, or a value is not one of those that it takes.
         TypeError, ValueError: a value is wrong.
     """
-    names = {f.name for f in fields(Account)} - {"resources", *_DURATIONS.values()}
+    types = {
+        f.name: str(f.type) for f in fields(Account) if f.name not in {"resources", "faults", *_DURATIONS.values()}
+    }
     found: dict[str, Any] = {}
     for key, value in table.items():
         if key == "timetable":
@@ -242,11 +244,32 @@ def fields_of(table: dict[str, Any]) -> dict[str, Any]:
             found[key] = _tokens(value)
         elif key in _DURATIONS:
             found[_DURATIONS[key]] = seconds_of(value)
-        elif key in names:
-            found[key] = tuple(value) if isinstance(value, list) else value
+        elif key in types:
+            found[key] = _typed(key, value, types[key])
         else:
             raise UsageError(f"there is no setting {key!r}")
     return found
+
+
+def _typed(key: str, value: Any, annotation: str) -> Any:
+    """A plain value, if it is of the field's type.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if annotation.startswith("tuple[str"):
+        good, found = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value), "a list of texts"
+        value = tuple(value) if good else value
+    elif annotation.startswith("bool"):
+        good, found = isinstance(value, bool), "true or false"
+    elif annotation.startswith(("int", "float")):
+        kinds = (int,) if annotation.startswith("int") else (int, float)
+        good, found = isinstance(value, kinds) and not isinstance(value, bool), "a number"
+    else:
+        good, found = isinstance(value, str), "a text"
+    if not good:
+        raise TypeError(f"{key} is {found}, not {value!r}")
+    return value
 
 
 def _checked(account: Account) -> Account:
