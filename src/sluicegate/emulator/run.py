@@ -15,7 +15,6 @@ from typing import Any
 import uvicorn
 
 from sluicegate.emulator.config import Account
-from sluicegate.emulator.http_control import full_report
 from sluicegate.emulator.server import Emulator
 from sluicegate.emulator.wire import with_transport
 from sluicegate.errors import UsageError
@@ -104,7 +103,7 @@ async def _serve(
         await emulator.close()
         listener.close()
     if stopped is not None:
-        stopped(full_report(emulator.provider))
+        stopped(emulator.report())
 
 
 class _Server(uvicorn.Server):
