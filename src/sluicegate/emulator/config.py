@@ -74,6 +74,7 @@ class Account:
         rhythm: (hour of the day in UTC, factor of the rate from then on), ascending.
         delays: How ``validating_s``, ``start_s`` and ``finalizing_s`` vary: not, log-normally or with a Pareto tail
             around them; ``spread`` is sigma, or the tail's exponent.
+        cancelling_s: Time in ``cancelling`` (both say: up to ten minutes, F§2.3); None: as ``finalizing_s``.
         fail_fast: Refuse at create by characters (some Azure regions), not only after validating.
         refusal: The refusals' text: ``azure``, ``openai``, or ``bare`` without any number.
         headers: Azure's two headers on create.
@@ -109,6 +110,7 @@ class Account:
     validating_s: float = 1.0
     start_s: float = 1.0
     finalizing_s: float = 0.5
+    cancelling_s: float | None = None
     fail_fast: bool | None = None
     refusal: Literal["azure", "openai", "bare"] | None = None
     headers: bool = True
@@ -160,8 +162,8 @@ class Account:
 
 
 _DURATIONS: Final = {
-    "validating": "validating_s", "start": "start_s", "finalizing": "finalizing_s", "release_lag": "release_lag_s",
-    "pending": "pending_s", "expire": "expire_s",
+    "validating": "validating_s", "start": "start_s", "finalizing": "finalizing_s", "cancelling": "cancelling_s",
+    "release_lag": "release_lag_s", "pending": "pending_s", "expire": "expire_s",
 }  # fmt: skip
 
 _CHOICES: Final[dict[str, frozenset[str]]] = {

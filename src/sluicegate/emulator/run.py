@@ -37,7 +37,7 @@ def serve(
     """
     listener = _listen(host, port)
     url = f"http://{host}:{listener.getsockname()[1]}"
-    with tempfile.TemporaryDirectory(prefix="sluicegate-emulator-") as folder:
+    with listener, tempfile.TemporaryDirectory(prefix="sluicegate-emulator-") as folder:
         asyncio.run(_serve(account, data or Path(folder), listener, lambda server: ready(url), None, stopped))
 
 
@@ -59,7 +59,7 @@ def in_thread(account: Account, function: Callable[[dict[str, Any]], Any] | None
         servers.append(server)
         up.set()
 
-    with tempfile.TemporaryDirectory(prefix="sluicegate-emulator-") as folder:
+    with listener, tempfile.TemporaryDirectory(prefix="sluicegate-emulator-") as folder:
 
         def run() -> None:
             try:
@@ -101,7 +101,6 @@ async def _serve(
         await _Server(config, ready).serve(sockets=[listener])
     finally:
         await emulator.close()
-        listener.close()
     if stopped is not None:
         stopped(emulator.report())
 
