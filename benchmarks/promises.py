@@ -28,14 +28,16 @@ DELAYS_S = 2.5
 """Of the rate-bound service: validating, start and finalizing together."""
 
 
-def start(provider: RunningEmulator, folder: Path, sources: list[Path], *more: str) -> subprocess.Popen[bytes]:
-    """A run of ``sources`` in the data folder ``state``, its output in ``log-NAME``."""
+def start(
+    provider: RunningEmulator, folder: Path, sources: list[Path], *more: str, out: str = "results.jsonl"
+) -> subprocess.Popen[bytes]:
+    """A run of ``sources`` in the data folder ``state`` to ``out``; what it says goes to ``log-NAME``."""
     with (folder / f"log-{sources[0].stem}").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "sluicegate", "run", *map(str, sources), "-o", str(folder / "out"),
-             "--azure-endpoint", provider.url, "--api-version", "2024-10-21", "--poll", "1s", "--json",
-             "--state", str(folder / "state"), *more],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | {"AZURE_OPENAI_API_KEY": "any"},
+            [sys.executable, "-m", "sluicegate", "run", *map(str, sources), "-o", str(folder / out),
+             "--azure-endpoint", provider.url, "--api-version", "2024-10-21", "--json", "--state", str(folder / "state"), *more],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            env=os.environ | {"AZURE_OPENAI_API_KEY": "any", "SLUICEGATE_POLL": "1s"},
         )  # fmt: skip
 
 
@@ -73,9 +75,9 @@ def two(discipline: str) -> None:
             workload.write(source, seed=seed + 20, prefix=source.stem)
             total += sum(workload.sizes(600, 285_000, 3_200, seed + 20))
         began = time.monotonic()
-        first = start(provider, folder, [sources[0]], "-o", str(folder / "a.out"), "--limit", f"{LIMIT}")
+        first = start(provider, folder, [sources[0]], "--limit", f"{LIMIT}", out="a.out")
         time.sleep(5.0)
-        second = start(provider, folder, [sources[1]], "-o", str(folder / "b.out"), "--limit", f"{LIMIT}")
+        second = start(provider, folder, [sources[1]], "--limit", f"{LIMIT}", out="b.out")
         joined = time.monotonic()
         least = 1.0
         while first.poll() is None and second.poll() is None:
@@ -107,7 +109,7 @@ def thirty(discipline: str) -> None:
             workload.write(source, requests=60, tokens=29_000, largest=3_200, seed=seed)
             total += sum(workload.sizes(60, 29_000, 3_200, seed))
         began = time.monotonic()
-        ended(start(provider, folder, sources), folder, sources[0])
+        ended(start(provider, folder, sources, out="out"), folder, sources[0])
         seconds = time.monotonic() - began
         ideal = workload.ideal_s(total, rate=RATE_BOUND["rate"], fixed_s=DELAYS_S, limit=[(0.0, 30_000.0)])
         books = provider.report()
@@ -133,9 +135,7 @@ def one(
         source = folder / "requests.jsonl"
         workload.write(source)
         began = time.monotonic()
-        ended(
-            start(provider, folder, [source], "-o", str(folder / "results.jsonl"), *more), folder, source
-        )  # fmt: skip
+        ended(start(provider, folder, [source], *more), folder, source)
         books = provider.report()
         assert ids(folder / "results.jsonl") == ids(source)
         say(row, must, f"{sum(books['refusals'].values())} refusals, {books['executed_again']} executed again, most "
@@ -166,7 +166,7 @@ def quota(discipline: str) -> None:
     with folder_of() as folder, emulator(limit=f"{LIMIT}", discipline=discipline, **LIMIT_BOUND) as provider:
         source = folder / "requests.jsonl"
         workload.write(source)
-        process = start(provider, folder, [source], "-o", str(folder / "results.jsonl"), "--limit", f"{LIMIT}")
+        process = start(provider, folder, [source], "--limit", f"{LIMIT}")
         stop = threading.Event()
 
         def others() -> None:
@@ -213,7 +213,7 @@ def kills(discipline: str, runs: int = 50) -> None:
                 provider.post("/_emulator/fault", on="create", kind="lost", nth=dice.randint(1, 6), times=2)
             source = folder / "requests.jsonl"
             workload.write(source, seed=number)
-            more = ("-o", str(folder / "results.jsonl"), "--limit", f"{LIMIT}", "--poll", "0.3s")
+            more = ("--limit", f"{LIMIT}", "--poll", "0.3s")
             for _ in range(dice.randint(2, 6)):
                 process = start(provider, folder, [source], *more)
                 time.sleep(0.5 + 2.5 * dice.random())
