@@ -137,11 +137,18 @@ class Provider:
             file.facts = await asyncio.to_thread(files.read, file.path, self.account)
 
     def status(self, file: StoredFile) -> str:
-        """``pending``, ``processed`` or ``error``."""
+        """``pending``, ``processed`` or ``error``; OpenAI knows no pending (F§1.9)."""
         if file.fault is not None:
             return "error" if file.fault == "error" else "pending"
+        if self.account.dialect == "openai" and not self.account.pending_s:
+            return "processed"
         ready = (file.facts is not None or file.purpose != "batch") and self.now() >= file.ready_at
         return "processed" if ready else "pending"
+
+    async def read_through(self, file: StoredFile) -> None:
+        """Wait until a file that is being read was read."""
+        if file.id in self._reading:
+            await asyncio.shield(self._reading[file.id])
 
     def delete(self, file: StoredFile) -> None:
         """Forget a file. A batch that has it as its input goes on, with the content."""
