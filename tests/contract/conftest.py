@@ -101,7 +101,8 @@ def ordered() -> Iterator[Callable[..., Ordered]]:
 
         def make(name: str, **fields: Any) -> Ordered:
             dialect = "openai" if name == "openai" else "azure"
-            provider = stack.enter_context(local_emulator(**({"dialect": dialect, **QUICK} | fields)))
+            times = {} if "preset" in fields else QUICK
+            provider = stack.enter_context(local_emulator(**({"dialect": dialect, **times} | fields)))
             surface = Surface(name=name, target=Target(url=provider.url, dialect=dialect))
             stack.enter_context(surface.client)
             return Ordered(surface, provider)

@@ -222,7 +222,8 @@ class Provider:
     def _add_result(self, batch: Batch, path: Path, kind: str) -> str:
         file_id = f"file-{secrets.token_hex(4)}-{secrets.token_hex(8)}"
         ended = batch.ended_at if batch.ended_at is not None else self.now()
-        seconds = batch.extras.get("output_seconds")
+        default = FILE_DAYS_OPENAI * DAY_S if self.account.dialect == "openai" else None  # F§2.6
+        seconds = batch.extras.get("output_seconds") or default
         self.files[file_id] = StoredFile(
             id=file_id, filename=f"{batch.id}_{kind}.jsonl", purpose="batch_output",
             bytes=path.stat().st_size if path.exists() else 0, created_at=ended, path=path, ready_at=ended,
