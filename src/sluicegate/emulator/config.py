@@ -13,6 +13,8 @@ from sluicegate.errors import UsageError
 
 DAY_S: Final = 86_400.0
 NEVER: Final = float("inf")
+GENERAL_FILE_BYTES_MAX: Final = 512 << 20
+"""Of any file at OpenAI (F§3.1)."""
 CAPACITY_UNIT: Final = 1_000
 """Enqueued tokens of one unit of a batch deployment's ``sku.capacity`` (F§3.4)."""
 
@@ -83,7 +85,8 @@ class Account:
         pending_s: How long an uploaded file stays ``pending`` (Azure).
         expire_s: Batches expire after this (OpenAI: 24 h; Azure: None, F§2.3).
         files_max, files_expiring_max: Input files kept at once, without and with an expiry.
-        requests_max, file_bytes_max: Of one file. ``enqueued_requests_max``: of a model's embeddings batches (OpenAI).
+        upload_bytes_max: Of one ``POST /files``; OpenAI takes larger files than a batch may have (F§3.1).
+        requests_max, file_bytes_max: Of one input file. ``enqueued_requests_max``: of a model's embeddings batches (OpenAI).
         calls_per_minute: More are answered with 429.
         keys: Accepted keys, empty for any; ``read_only_keys`` get 403 where they write.
         entra_key: Secret that signs Bearer tokens (HS256); then a Bearer token has to be such a one on Azure.
@@ -122,6 +125,7 @@ class Account:
     files_expiring_max: int | None = None
     requests_max: int | None = None
     file_bytes_max: int = 209_715_200
+    upload_bytes_max: int | None = None
     creates_per_hour: int | None = None
     enqueued_requests_max: int = 1_000_000
     calls_per_minute: int | None = None
@@ -150,6 +154,7 @@ class Account:
             refusal=self.refusal or self.dialect,
             files_max=self.files_max if self.files_max is not None else (500 if azure else None),
             files_expiring_max=self.files_expiring_max or (10_000 if azure else None),
+            upload_bytes_max=self.upload_bytes_max or (self.file_bytes_max if azure else GENERAL_FILE_BYTES_MAX),
             requests_max=self.requests_max or (100_000 if azure else 50_000),
             creates_per_hour=self.creates_per_hour or (None if azure else 2_000),
             expire_s=self.expire_s if self.expire_s is not None or azure else DAY_S,

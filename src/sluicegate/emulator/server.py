@@ -19,6 +19,7 @@ from sluicegate.emulator.config import Account
 from sluicegate.emulator.http_batches import BatchEndpoints
 from sluicegate.emulator.http_control import ControlEndpoints, full_report
 from sluicegate.emulator.http_files import FileEndpoints
+from sluicegate.emulator.http_synchronous import NO_DEPLOYMENT, SynchronousEndpoints
 from sluicegate.emulator.http_uploads import UploadEndpoints
 from sluicegate.emulator.provider import Provider
 from sluicegate.emulator.wire import SURFACES, Hangup, Problem, Surface, common_headers, envelope
@@ -64,7 +65,7 @@ class Emulator:
 
     def _routes(self) -> list[BaseRoute]:
         files, uploads = FileEndpoints(self.provider), UploadEndpoints(self.provider)
-        batches = BatchEndpoints(self.provider)
+        batches, calls_at_once = BatchEndpoints(self.provider), SynchronousEndpoints(self.provider)
         # (verb, path, handler, the name by which faults know it)
         calls: list[tuple[str, str, Handler, str | None]] = [
             ("POST", "/files", files.upload, "upload"), ("GET", "/files", files.list, None),
@@ -83,6 +84,9 @@ class Emulator:
             for verb, path, handler, on in calls:
                 if path != "/files/import" or surface.azure:
                     routes.append(Route(prefix + path, self._guarded(surface, handler, on), methods=[verb]))
+            if surface.azure:
+                path = "/deployments/{deployment}/chat/completions" if surface.dated else "/chat/completions"
+                routes.append(Route(prefix + path, self._guarded(surface, calls_at_once.chat, None), methods=["POST"]))
         routes += ControlEndpoints(self.provider).routes()
         for name, other in self._others:
             routes.append(Mount(f"/resources/{name}", other.app()))
@@ -153,7 +157,7 @@ class Emulator:
         surface = Surface.of(prefix, self.provider.account)
         problem = Problem(404, "404", "Resource not found")
         if "/deployments/" in path:
-            problem = Problem(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
+            problem = Problem(404, "DeploymentNotFound", NO_DEPLOYMENT)
         elif not surface.azure:
             problem = Problem(404, "unknown_url", f"Invalid URL ({request.method} {path})")
         answer = envelope(surface, self.provider.account, problem)
