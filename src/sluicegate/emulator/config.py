@@ -13,6 +13,8 @@ from sluicegate.errors import UsageError
 
 DAY_S: Final = 86_400.0
 NEVER: Final = float("inf")
+GENERAL_FILE_BYTES_MAX: Final = 512 << 20
+"""Of any file at OpenAI (F§3.1)."""
 CAPACITY_UNIT: Final = 1_000
 """Enqueued tokens of one unit of a batch deployment's ``sku.capacity`` (F§3.4)."""
 
@@ -74,6 +76,7 @@ class Account:
         rhythm: (hour of the day in UTC, factor of the rate from then on), ascending.
         delays: How ``validating_s``, ``start_s`` and ``finalizing_s`` vary: not, log-normally or with a Pareto tail
             around them; ``spread`` is sigma, or the tail's exponent.
+        cancelling_s: Time in ``cancelling`` (both say: up to ten minutes, F§2.3); None: as ``finalizing_s``.
         fail_fast: Refuse at create by characters (some Azure regions), not only after validating.
         refusal: The refusals' text: ``azure``, ``openai``, or ``bare`` without any number.
         headers: Azure's two headers on create.
@@ -82,7 +85,8 @@ class Account:
         pending_s: How long an uploaded file stays ``pending`` (Azure).
         expire_s: Batches expire after this (OpenAI: 24 h; Azure: None, F§2.3).
         files_max, files_expiring_max: Input files kept at once, without and with an expiry.
-        requests_max, file_bytes_max: Of one file. ``enqueued_requests_max``: of a model's embeddings batches (OpenAI).
+        upload_bytes_max: Of one ``POST /files``; OpenAI takes larger files than a batch may have (F§3.1).
+        requests_max, file_bytes_max: Of one input file. ``enqueued_requests_max``: of a model's embeddings batches (OpenAI).
         calls_per_minute: More are answered with 429.
         keys: Accepted keys, empty for any; ``read_only_keys`` get 403 where they write.
         entra_key: Secret that signs Bearer tokens (HS256); then a Bearer token has to be such a one on Azure.
@@ -109,6 +113,7 @@ class Account:
     validating_s: float = 1.0
     start_s: float = 1.0
     finalizing_s: float = 0.5
+    cancelling_s: float | None = None
     fail_fast: bool | None = None
     refusal: Literal["azure", "openai", "bare"] | None = None
     headers: bool = True
@@ -120,6 +125,7 @@ class Account:
     files_expiring_max: int | None = None
     requests_max: int | None = None
     file_bytes_max: int = 209_715_200
+    upload_bytes_max: int | None = None
     creates_per_hour: int | None = None
     enqueued_requests_max: int = 1_000_000
     calls_per_minute: int | None = None
@@ -148,6 +154,7 @@ class Account:
             refusal=self.refusal or self.dialect,
             files_max=self.files_max if self.files_max is not None else (500 if azure else None),
             files_expiring_max=self.files_expiring_max or (10_000 if azure else None),
+            upload_bytes_max=self.upload_bytes_max or (self.file_bytes_max if azure else GENERAL_FILE_BYTES_MAX),
             requests_max=self.requests_max or (100_000 if azure else 50_000),
             creates_per_hour=self.creates_per_hour or (None if azure else 2_000),
             expire_s=self.expire_s if self.expire_s is not None or azure else DAY_S,
@@ -160,8 +167,8 @@ class Account:
 
 
 _DURATIONS: Final = {
-    "validating": "validating_s", "start": "start_s", "finalizing": "finalizing_s", "release_lag": "release_lag_s",
-    "pending": "pending_s", "expire": "expire_s",
+    "validating": "validating_s", "start": "start_s", "finalizing": "finalizing_s", "cancelling": "cancelling_s",
+    "release_lag": "release_lag_s", "pending": "pending_s", "expire": "expire_s",
 }  # fmt: skip
 
 _CHOICES: Final[dict[str, frozenset[str]]] = {
@@ -220,7 +227,9 @@ def fields_of(table: dict[str, Any]) -> dict[str, Any]:
         UsageError: there is no such setting, or a value is not one of those that it takes.
         TypeError, ValueError: a value is wrong.
     """
-    names = {f.name for f in fields(Account)} - {"resources", *_DURATIONS.values()}
+    types = {
+        f.name: str(f.type) for f in fields(Account) if f.name not in {"resources", "faults", *_DURATIONS.values()}
+    }
     found: dict[str, Any] = {}
     for key, value in table.items():
         if key == "timetable":
@@ -242,11 +251,32 @@ def fields_of(table: dict[str, Any]) -> dict[str, Any]:
             found[key] = _tokens(value)
         elif key in _DURATIONS:
             found[_DURATIONS[key]] = seconds_of(value)
-        elif key in names:
-            found[key] = tuple(value) if isinstance(value, list) else value
+        elif key in types:
+            found[key] = _typed(key, value, types[key])
         else:
             raise UsageError(f"there is no setting {key!r}")
     return found
+
+
+def _typed(key: str, value: Any, annotation: str) -> Any:
+    """A plain value, if it is of the field's type.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if annotation.startswith("tuple[str"):
+        good, found = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value), "a list of texts"
+        value = tuple(value) if good else value
+    elif annotation.startswith("bool"):
+        good, found = isinstance(value, bool), "true or false"
+    elif annotation.startswith(("int", "float")):
+        kinds = (int,) if annotation.startswith("int") else (int, float)
+        good, found = isinstance(value, kinds) and not isinstance(value, bool), "a number"
+    else:
+        good, found = isinstance(value, str), "a text"
+    if not good:
+        raise TypeError(f"{key} is {found}, not {value!r}")
+    return value
 
 
 def _checked(account: Account) -> Account:

@@ -15,6 +15,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from sluicegate import vocabulary
+from sluicegate.core.limits import AZURE
 from sluicegate.emulator.answers import PIECE, Answers, Asked, FixedAnswers, LineRequest, Reply, count
 from sluicegate.emulator.batch import Batch, InputFacts
 from sluicegate.emulator.config import Account
@@ -24,6 +25,8 @@ from sluicegate.emulator.model import Model
 ANSWERED_AT_ONCE: Final = 500
 BATCH_LINES: Final = 500
 PROBLEMS_MOST: Final = 100
+EMBEDDINGS_MOST: Final = 50_000
+"""Inputs of all lines of an embeddings batch (OpenAI's guide, F§3.1); the code of the error is a choice."""
 
 _decode_line = msgspec.json.Decoder(LineRequest).decode
 _decode = msgspec.json.Decoder().decode
@@ -87,6 +90,8 @@ def read(path: Path, account: Account) -> InputFacts:
     most = account.requests_max
     if most is not None and len(facts.tokens) > most:
         return _failed(facts, "too_many_tasks", f"The input file has more than {most} lines.")
+    if account.dialect == "openai" and facts.url.endswith("/embeddings") and facts.inputs > EMBEDDINGS_MOST:
+        return _failed(facts, "too_many_tasks", f"The input file has more than {EMBEDDINGS_MOST} embedding inputs.")
     return facts
 
 
@@ -115,7 +120,8 @@ def _read_line(
         line.decode()
     except msgspec.ValidationError as error:
         name = next((n for n in ("custom_id", "method", "url", "body") if f"`{n}`" in str(error)), None)
-        if name and "missing" in str(error):
+        # Azure's table has one code for every bad schema (F§5.2), OpenAI names the parameter (F§5.3).
+        if name and "missing" in str(error) and account.dialect == "openai":
             return _problem("missing_required_parameter", f"Missing required parameter: '{name}'.", number, name)
         return _problem("invalid_request", str(error), number)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -133,14 +139,19 @@ def _read_line(
     if not facts.deployment:
         facts.deployment, facts.url = model, request.url
     if model != facts.deployment:
-        return _problem("model_mismatch", "All requests of a file must name the same model.", number, "body.model")
+        code = "model_mismatch" if account.dialect == "azure" else "mismatched_model"
+        return _problem(code, "All requests of a file must name the same model.", number, "body.model")
     if request.url != facts.url:
         code = "url_mismatch" if account.dialect == "azure" else "invalid_url"
         text = "The URL provided for this request does not match the batch endpoint."
         return _problem(code, text, number, "url")
+    if account.dialect == "azure" and request.url not in AZURE.urls:
+        text = f"The URL '{request.url}' is not supported by the Batch API."
+        return _problem("invalid_request", text, number, "url")
     if body.get("stream"):
         text = "Chat Completions: Streaming is not supported in the Batch API."
-        return _problem("streaming_unsupported", text, number, "body.stream")
+        code = "invalid_request" if account.dialect == "azure" else "streaming_unsupported"
+        return _problem(code, text, number, "body.stream")
     if request.method != "POST":
         return _problem("invalid_request", f"The method '{request.method}' is not supported.", number, "method")
     if account.dialect == "openai" and request.url.endswith("/chat/completions") and not body.get("messages"):

@@ -43,6 +43,9 @@ class BatchEndpoints:
         if surface.azure and body.get("input_blob") is not None:
             file_id, facts = await self._blob_input(body, extras)
         else:
+            file = provider.files.get(file_id)
+            if file is not None and provider.status(file) == "processed":
+                await provider.read_through(file)
             facts = self._facts(surface, file_id, endpoint, window)
         unique = secrets.token_bytes(16)
         try:

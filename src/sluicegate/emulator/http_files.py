@@ -18,6 +18,7 @@ EXPIRY_FIELDS: Final = ("expires_after[seconds]", "expires_after.seconds", "seco
 """Three spellings are in use (F§1.9)."""
 EXPIRY_S: Final = {"openai": (3_600, 2_592_000), "azure": (1_209_600, 2_592_000)}
 """From, to (F§1.9)."""
+FIRST_VERSION: Final = "2024-07-01"
 PURPOSES: Final = frozenset({"assistants", "batch", "fine-tune", "vision", "user_data", "evals"})
 
 
@@ -32,8 +33,10 @@ class FileEndpoints:
         provider = self._provider
         file_id, path = provider.new_path()
         try:
-            form = await receive_form(request, path, provider.account.file_bytes_max)
+            most = provider.account.upload_bytes_max or provider.account.file_bytes_max
+            form = await receive_form(request, path, most)
             check_purpose(form.get("purpose"))
+            check_version(request, form["purpose"])
             if "file" not in form:
                 raise Problem(400, "invalidPayload", "The file is missing.", param="file")
             given = next((value for key, value in form.items() if key in EXPIRY_FIELDS), None)
@@ -165,13 +168,24 @@ def file_json(provider: Provider, file: StoredFile) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def check_version(request: Request, purpose: str) -> None:
+    """Older versions of Azure's dated surface know no batches (F§1.2, F§5.2).
+
+    Raises:
+        Problem: 400.
+    """
+    version = request.query_params.get("api-version", "")
+    if surface_of(request).dated and surface_of(request).azure and purpose == "batch" and version < FIRST_VERSION:
+        raise Problem(400, "invalidPayload", "Invalid value for purpose.", param="purpose")
+
+
 def check_purpose(purpose: Any) -> None:
     """Only purposes that exist.
 
     Raises:
         Problem: 400.
     """
-    if purpose not in PURPOSES:
+    if not isinstance(purpose, str) or purpose not in PURPOSES:
         raise Problem(400, "invalidPayload", "Invalid value for purpose.", param="purpose")
 
 
@@ -186,7 +200,7 @@ def expiry(seconds: Any, dialect: str) -> float | None:
     least, most = EXPIRY_S[dialect]
     try:
         found = float(seconds)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = -1.0
     if not least <= found <= most:
         text = f"Invalid value for expires_after.seconds: it is from {least} to {most}."

@@ -188,7 +188,8 @@ class Model:
             batch.running = False
             batch.status, batch.ends_as = "cancelling", "cancelled"
             batch.times["cancelling_at"] = now
-            batch.until = now + self._finalizing_s(batch)
+            cancelling_s = self.account.cancelling_s
+            batch.until = now + (self._finalizing_s(batch) if cancelling_s is None else cancelling_s)
         return batch
 
     def set_limit(self, now: float, limit: int | None, deployment: str | None = None) -> None:

@@ -50,6 +50,8 @@ def report_text(books: dict[str, Any]) -> str:
             f"{name}: most held {format_tokens(one['held_max'])} ({one['held_max_ratio']:.0%} of the limit), most offered "
             f"{one['offered_max']:.0%}, {used}"
         )
+    for name, other in books.get("resources", {}).items():
+        lines += ["", f"resource {name}", report_text(other).rstrip()]
     return "\n".join(lines) + "\n"
 
 

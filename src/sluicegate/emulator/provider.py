@@ -19,7 +19,7 @@ from sluicegate.emulator.config import DAY_S, Account
 from sluicegate.emulator.model import Model
 
 READ_AT_ONCE: Final = 1
-"""Input files that are read at the same time: reading is bound by CPU, and calls have to be answered meanwhile."""
+"""Large input files that are read at the same time: reading is bound by CPU, and calls have to be answered meanwhile."""
 SMALL_BYTES: Final = 4_000_000
 FILE_DAYS_OPENAI: Final = 30
 
@@ -133,15 +133,26 @@ class Provider:
         return file
 
     async def _read(self, file: StoredFile) -> None:
+        """Small files do not wait behind large ones: their uploads wait for them."""
+        if file.bytes < SMALL_BYTES:
+            file.facts = await asyncio.to_thread(files.read, file.path, self.account)
+            return
         async with self._reader:
             file.facts = await asyncio.to_thread(files.read, file.path, self.account)
 
     def status(self, file: StoredFile) -> str:
-        """``pending``, ``processed`` or ``error``."""
+        """``pending``, ``processed`` or ``error``; OpenAI knows no pending (F§1.9)."""
         if file.fault is not None:
             return "error" if file.fault == "error" else "pending"
+        if self.account.dialect == "openai" and not self.account.pending_s:
+            return "processed"
         ready = (file.facts is not None or file.purpose != "batch") and self.now() >= file.ready_at
         return "processed" if ready else "pending"
+
+    async def read_through(self, file: StoredFile) -> None:
+        """Wait until a file that is being read was read."""
+        if file.id in self._reading:
+            await asyncio.shield(self._reading[file.id])
 
     def delete(self, file: StoredFile) -> None:
         """Forget a file. A batch that has it as its input goes on, with the content."""
@@ -215,7 +226,8 @@ class Provider:
     def _add_result(self, batch: Batch, path: Path, kind: str) -> str:
         file_id = f"file-{secrets.token_hex(4)}-{secrets.token_hex(8)}"
         ended = batch.ended_at if batch.ended_at is not None else self.now()
-        seconds = batch.extras.get("output_seconds")
+        default = FILE_DAYS_OPENAI * DAY_S if self.account.dialect == "openai" else None  # F§2.6
+        seconds = batch.extras.get("output_seconds") or default
         self.files[file_id] = StoredFile(
             id=file_id, filename=f"{batch.id}_{kind}.jsonl", purpose="batch_output",
             bytes=path.stat().st_size if path.exists() else 0, created_at=ended, path=path, ready_at=ended,

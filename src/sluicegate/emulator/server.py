@@ -17,8 +17,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from sluicegate.emulator import auth
 from sluicegate.emulator.config import Account
 from sluicegate.emulator.http_batches import BatchEndpoints
-from sluicegate.emulator.http_control import ControlEndpoints
+from sluicegate.emulator.http_control import ControlEndpoints, full_report
 from sluicegate.emulator.http_files import FileEndpoints
+from sluicegate.emulator.http_synchronous import NO_DEPLOYMENT, SynchronousEndpoints
 from sluicegate.emulator.http_uploads import UploadEndpoints
 from sluicegate.emulator.provider import Provider
 from sluicegate.emulator.wire import SURFACES, Hangup, Problem, Surface, common_headers, envelope
@@ -52,6 +53,11 @@ class Emulator:
         """The routes."""
         return Starlette(routes=self._routes(), exception_handlers={404: self._no_route, 405: self._no_route})
 
+    def report(self) -> dict[str, Any]:
+        """The books of the account, and under ``resources`` those of the others."""
+        others = {name: other.report() for name, other in self._others}
+        return full_report(self.provider) | ({"resources": others} if others else {})
+
     async def close(self) -> None:
         """Stop what is under way."""
         for emulator in (self, *(other for _, other in self._others)):
@@ -59,7 +65,7 @@ class Emulator:
 
     def _routes(self) -> list[BaseRoute]:
         files, uploads = FileEndpoints(self.provider), UploadEndpoints(self.provider)
-        batches = BatchEndpoints(self.provider)
+        batches, calls_at_once = BatchEndpoints(self.provider), SynchronousEndpoints(self.provider)
         # (verb, path, handler, the name by which faults know it)
         calls: list[tuple[str, str, Handler, str | None]] = [
             ("POST", "/files", files.upload, "upload"), ("GET", "/files", files.list, None),
@@ -78,6 +84,9 @@ class Emulator:
             for verb, path, handler, on in calls:
                 if path != "/files/import" or surface.azure:
                     routes.append(Route(prefix + path, self._guarded(surface, handler, on), methods=[verb]))
+            if surface.azure:
+                path = "/deployments/{deployment}/chat/completions" if surface.dated else "/chat/completions"
+                routes.append(Route(prefix + path, self._guarded(surface, calls_at_once.chat, None), methods=["POST"]))
         routes += ControlEndpoints(self.provider).routes()
         for name, other in self._others:
             routes.append(Mount(f"/resources/{name}", other.app()))
@@ -143,12 +152,12 @@ class Emulator:
         }
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
-        path = request.url.path
+        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
         prefix = next((prefix for prefix in SURFACES if path.startswith(f"{prefix}/")), "/v1")
         surface = Surface.of(prefix, self.provider.account)
         problem = Problem(404, "404", "Resource not found")
         if "/deployments/" in path:
-            problem = Problem(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
+            problem = Problem(404, "DeploymentNotFound", NO_DEPLOYMENT)
         elif not surface.azure:
             problem = Problem(404, "unknown_url", f"Invalid URL ({request.method} {path})")
         answer = envelope(surface, self.provider.account, problem)
