@@ -165,12 +165,6 @@ def expiry(discipline: str) -> None:
         discipline=discipline)  # fmt: skip
 
 
-def enqueued(provider: RunningEmulator) -> int:
-    """By the emulator's books, now."""
-    books = provider.held().get("gpt-4.1-batch")
-    return books["held"] if books else 0
-
-
 def quota(discipline: str) -> None:
     """`quota`, asked again and again while others' batches come and go, against the emulator's books."""
     with folder_of() as folder, emulator(limit=f"{LIMIT}", discipline=discipline, **LIMIT_BOUND) as provider:
@@ -188,7 +182,7 @@ def quota(discipline: str) -> None:
         threading.Thread(target=others, daemon=True).start()
         asked, below, above, worst = 0, 0, 0, 1.0
         while process.poll() is None:
-            before = enqueued(provider)
+            seen = len(provider.report()["samples"])
             shown = json.loads(
                 subprocess.run(
                     [sys.executable, "-m", "sluicegate", "quota", "--json", "--azure-endpoint", provider.url,
@@ -197,14 +191,15 @@ def quota(discipline: str) -> None:
                     env=os.environ | {"AZURE_OPENAI_API_KEY": "any"},
                 ).stdout
             )  # fmt: skip
-            after = enqueued(provider)
+            # What the books said at any moment since it was asked: a process takes a second to start and look.
+            books = [held for _, held, _ in provider.report()["samples"][max(0, seen - 1) :]]
             rows = [row for row in shown if row["deployment"] == "gpt-4.1-batch"]
-            if rows and max(before, after):
+            if rows and max(books, default=0):
                 asked += 1
                 said = rows[0]["held"] + rows[0]["foreign"]
-                worst = max(worst, said / max(before, after))
-                below += said + rows[0]["reserved"] < min(before, after)
-                above += said > 1.1 * max(before, after)
+                worst = max(worst, said / max(books))
+                below += said + rows[0]["reserved"] < min(books)
+                above += said > 1.1 * max(books)
         stop.set()
         ended(process, folder, source)
         say(f"quota against the books, {discipline}", "never below, at most 10 % above",
