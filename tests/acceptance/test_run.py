@@ -276,6 +276,16 @@ def test_bad_lines_refuse_or_are_set_aside(provider: RunningEmulator, requests: 
     assert len(ids(results(requests))) == 199
 
 
+def test_results_that_could_not_be_written_are_not_paid_for(provider: RunningEmulator, requests: Path) -> None:
+    """Exit 2 before anything is submitted."""
+    in_the_way = requests.with_name("file")
+    in_the_way.touch()
+
+    code, output = run(provider, requests, "-o", str(in_the_way / "results.jsonl"))
+    assert code == 2 and "cannot be written" in output, output
+    assert provider.report()["batches"] == 0
+
+
 def test_a_wrong_key_and_a_wrong_deployment_end_with_exit_5(requests: Path) -> None:
     """A sentence that says what to do; nothing is retried for ever."""
     with emulator("--key", "right", **FAST) as provider:

@@ -72,10 +72,13 @@ def test_an_unknown_limit_is_met_with_a_small_first_part_and_patience() -> None:
     first = decide(gate(limits=unknown, belief=Belief()), 0.0)
     assert isinstance(first, Admit) and first.size == 14_250
     assert isinstance(decide(gate(limits=unknown, belief=Belief(), submitting=1, unproven=1), 0.0), HoldBack)
-    assert isinstance(decide(gate(limits=unknown, unproven=1), 0.0), HoldBack)
 
-    second = decide(gate(limits=unknown), 0.0)
+    second = decide(gate(limits=unknown, unproven=1), 0.0)
     assert isinstance(second, Admit) and second.size == 285_000
+    assert isinstance(decide(gate(limits=unknown, unproven=2), 0.0), HoldBack)
+
+    much = decide(gate(limits=unknown, belief=Belief(), waiting=10**9), 0.0)
+    assert isinstance(much, Admit) and much.size == 20_000
 
 
 def test_only_one_part_at_a_time_goes_beyond_what_is_proven_while_searching() -> None:

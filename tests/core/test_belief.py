@@ -18,6 +18,13 @@ def accept(belief: Belief, fill: int, offered_at: float = 0.0, *, probing: bool 
     return b.accepted(belief, offered_at, fill=fill, proven=fill, offered_at=offered_at, probing=probing)
 
 
+def idle(belief: Belief) -> Belief:
+    """The service answers now and then only: the limit is what holds work up."""
+    for i in range(30):
+        belief = b.looked(belief, served=i % 2 == 0)
+    return belief
+
+
 def test_a_number_in_a_refusal_is_the_limit_and_says_where_it_is_from() -> None:
     """ "30K" in the text ends all guessing."""
     known = refuse(Belief(), 10.0, 285_000, 30_000)
@@ -90,7 +97,7 @@ def test_a_refusal_below_a_fill_that_was_accepted_suggests_late_release() -> Non
 def test_a_probe_is_made_only_after_calm_and_its_refusal_makes_the_next_one_rarer() -> None:
     """Growing back is careful: three lives of a batch without a refusal, then longer."""
     known = refuse(Belief(), 100.0, 90_000, 60_000)
-    known = b.batch_ended(known, 110.0, hold_s=10.0, tokens=1, overlap=1.0)
+    known = idle(b.batch_ended(known, 110.0, hold_s=10.0, tokens=1, overlap=1.0))
 
     assert b.allowance(known, None, 120.0).limit == 60_000
     probe = b.allowance(known, None, 131.0)
@@ -99,6 +106,44 @@ def test_a_probe_is_made_only_after_calm_and_its_refusal_makes_the_next_one_rare
     refused = refuse(known, 135.0, 75_000, 60_000, probing=True)
     assert b.allowance(refused, None, 135.0 + 31.0).limit == 60_000
     assert b.allowance(refused, None, 135.0 + 46.0).limit == 75_000
+
+
+def test_while_the_service_is_what_holds_work_up_a_told_limit_is_left_alone() -> None:
+    """More room would bring nothing, so it is not worth a refusal: sixty lives of a batch, not three."""
+    known = b.batch_ended(refuse(Belief(), 100.0, 90_000, 60_000), 110.0, hold_s=10.0, tokens=1, overlap=1.0)
+    busy = known
+    for _ in range(30):
+        busy = b.looked(busy, served=True)
+
+    assert b.allowance(idle(known), None, 131.0).limit == 75_000
+    assert b.allowance(busy, None, 131.0).limit == 60_000
+    assert b.allowance(busy, None, 100.0 + 601.0).limit == 75_000
+
+
+def test_probes_that_prove_nothing_become_bolder_until_one_is_refused() -> None:
+    """Where batches end all the time, what was offered is never all there when the provider looks."""
+    known = idle(b.batch_ended(refuse(Belief(), 100.0, 90_000, 60_000), 110.0, hold_s=10.0, tokens=1, overlap=1.0))
+
+    let_in = b.accepted(known, 135.0, fill=75_000, proven=55_000, offered_at=131.0, probing=True)
+    assert let_in.known == 60_000
+    assert b.allowance(let_in, None, 136.0).limit == 112_500
+    assert refuse(let_in, 140.0, 112_500, 60_000, probing=True).reach == b.PROBE_BEYOND
+
+
+def test_a_probe_that_goes_through_under_a_known_number_lets_the_number_count_again() -> None:
+    """Whoever held the rest unseen has gone: no climbing step by step."""
+    shared = Belief(known=60_000, known_source="header", soft=24_000, floor=24_000, ceiling=30_000)
+
+    assert accept(shared, 31_000, 50.0, probing=True).soft is None
+    assert accept(shared, 23_900, 50.0).soft == 24_000
+
+
+def test_a_settled_limit_rises_by_proof_alone() -> None:
+    """A fill that was let in has in it what had ended and was not yet seen to."""
+    settled = Belief(known=60_000, known_source="header", soft=24_000, floor=24_000, ceiling=30_000)
+
+    kept = b.accepted(settled, 50.0, fill=25_700, proven=20_000, offered_at=45.0, probing=False)
+    assert (kept.soft, kept.floor) == (24_000, 24_000)
 
 
 def test_an_accepted_probe_forgets_the_old_number_and_grows() -> None:

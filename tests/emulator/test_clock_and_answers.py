@@ -204,3 +204,5 @@ def test_the_command_takes_a_function_from_a_file(tmp_path: Any) -> None:
     for wrong in ("json:nothing", "no_such_module_at_all:x", f"{tmp_path}/none.py:x", "noseparator"):
         with pytest.raises(UsageError, match="neither a URL nor"):
             answers_of(wrong)
+        with pytest.raises(RuntimeError, match="neither a URL nor"), local_emulator(answers=wrong):
+            pass

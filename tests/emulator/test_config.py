@@ -10,6 +10,7 @@ from sluicegate.emulator.config import NEVER, Account, Change, Deployment, build
 from sluicegate.emulator.faults import Fault
 from sluicegate.emulator.presets import PRESETS, preset
 from sluicegate.errors import UsageError
+from tests.emulator.support import NOON, Bench
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -48,7 +49,8 @@ def test_a_file_describes_an_account(tmp_path: Path) -> None:
     "text",
     ["nonsense = 1", 'limit = "many"', 'dialect = "ibm"', "speed = 0", "slots = 0", "rhythm = [[5, 1], [4, 1]]",
      "rhythm = [[0, 0]]", 'validating = "soon"', '[[fault]]\non = "create"\nkind = "moon"', "validating_s = 1",
-     '[[timetable]]\nlimit = "1K"', 'preset = "no-such"', "[deployments]\nx = {colour = 1}", "not toml"],
+     '[[timetable]]\nlimit = "1K"', 'preset = "no-such"', "[deployments]\nx = {colour = 1}", "not toml",
+     'rate = "fast"', "keys = [1]", 'keys = "one"', "seed = 1.5", "headers = 1", "region = 7", "slots = true", "faults = []"],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(tmp_path: Path, text: str) -> None:
     """Nothing is accepted and ignored."""
@@ -77,6 +79,25 @@ def test_presets_have_the_numbers_of_their_sources() -> None:
     tier1 = Account(**preset("openai-tier1"))
     assert (tier1.dialect, dict(tier1.model_limits)["gpt-4.1-mini"]) == ("openai", 2_000_000)
     assert fields_of({"preset": ["azure-30k", "azure-2024-times"], "limit": "40K"})["limit"] == 40_000
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("azure-sample-times", [365, 677, 768]),
+        ("azure-2024-times", [60, 180, 240]),
+        ("openai-sample-times", [5, 21_600, 21_630]),
+    ],
+)
+def test_times_are_those_that_were_reported(name: str, wanted: list[int]) -> None:
+    """Seconds from the create to in_progress, finalizing, completed (F§2.2)."""
+    bench = Bench(**preset(name))
+    batch = bench.create(0, [10, 10, 10])
+    bench.at(100_000)
+
+    assert [
+        round(batch.times[f"{status}_at"] - NOON) for status in ("in_progress", "finalizing", "completed")
+    ] == wanted
 
 
 def test_every_setting_of_an_account_has_its_word_in_the_docs() -> None:

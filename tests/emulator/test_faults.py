@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluicegate.emulator.batch import Refused
 from sluicegate.emulator.config import fault_of
 from sluicegate.emulator.faults import KINDS, Fault, FaultBook, checked
 from sluicegate.errors import UsageError
@@ -43,6 +44,18 @@ def test_a_rule_counts_what_concerns_it_alone() -> None:
     late = book.hit("batch", deployment="a", batch=5)
     assert late is not None
     assert late.kind == "count"
+
+
+def test_a_create_that_was_refused_is_no_batch_that_a_rule_counts() -> None:
+    """The second batch is the second accepted one."""
+    bench = Bench(fail_fast=True, faults=(Fault(on="batch", kind="fail", nth=2),))
+    first = bench.create(0, [9_000])
+    with pytest.raises(Refused):
+        bench.create(1, [9_000], first=1)
+    second = bench.create(2, [1], first=2)
+    bench.at(50)
+
+    assert (first.fault, second.fault, second.status) == (None, "fail", "failed")
 
 
 @given(st.integers(0, 2**32), st.floats(0.1, 0.9))

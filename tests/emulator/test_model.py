@@ -62,6 +62,16 @@ def test_a_cancel_in_every_state_keeps_what_was_done_and_holds_until_cancelled(
     assert (batch.status, batch.executed) == ("cancelled", executed)
 
 
+def test_a_cancel_may_take_its_ten_minutes() -> None:
+    """Held until then (F§2.3)."""
+    bench = Bench(cancelling_s=600.0)
+    batch = bench.create(0, [100])
+    bench.model.cancel(NOON + 5, batch.id)
+
+    assert bench.at(604.9).held("gpt-4.1") == 100
+    assert bench.at(605).held("gpt-4.1") == 0
+
+
 def test_a_batch_that_has_ended_cannot_be_cancelled_but_a_cancelled_one_can() -> None:
     """409, and the cancel of a cancelled batch is accepted (F§5.3)."""
     bench = Bench()

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sluicegate.cli.emulate import report_text
-from sluicegate.emulator.picture import report_svg
+from sluicegate.emulator.picture import report_page, report_svg, report_text
 from sluicegate.testing import RunningEmulator
 from tests.emulator.support import NOON, Bench
 from tests.emulator.test_surfaces import azure, call, create, line, upload
@@ -83,7 +82,20 @@ def test_report_and_timelines_are_served(batch_emulator: RunningEmulator) -> Non
         status, headers, body = call(f"{batch_emulator.url}/_emulator/{path}")
         assert (status, headers["content-type"]) == (200, "image/svg+xml")
         assert batch.id in body.decode()
+    status, headers, body = call(f"{batch_emulator.url}/_emulator")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert b"batches           1" in body
+    assert batch.id.encode() in body
     assert call(f"{batch_emulator.url}/_emulator/batches/none")[0] == 404
+
+
+def test_names_in_the_page_cannot_become_markup() -> None:
+    """A deployment's name is the caller's."""
+    bench = Bench()
+    bench.create(0, [10], deployment="<script>alert(1)</script>")
+    page = report_page(bench.model.report(NOON) | {"lines_never_fetched": 0})
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

@@ -125,6 +125,28 @@ def test_a_file_goes_when_its_expiry_has_come_and_openais_inputs_after_thirty_da
             assert [file.filename for file in client.files.list()] == left
 
 
+@pytest.mark.parametrize(("dialect", "wanted"), [("openai", 30 * 86_400), ("azure", None)])
+def test_results_expire_as_the_provider_keeps_them_or_as_the_create_says(dialect: str, wanted: int | None) -> None:
+    """OpenAI: 30 days after the end; ``output_expires_after`` counts from there too (F§1.6, F§2.6)."""
+    after = {"anchor": "created_at", "seconds": 1_209_600}
+    with local_emulator(dialect=dialect, clock="hand") as provider, plain(provider) as client:
+        file_id, lives = upload(client, line("a")), []
+        for more in ({}, {"output_expires_after": after}):
+            batch = client.batches.create(
+                input_file_id=file_id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                **more,  # type: ignore[arg-type]
+            )
+            provider.until_idle()
+            batch = client.batches.retrieve(batch.id)
+            assert batch.output_file_id is not None
+            file = client.files.retrieve(batch.output_file_id)
+            lives.append(file.expires_at and file.expires_at - file.created_at)
+
+    assert lives == [wanted, 1_209_600]
+
+
 @pytest.mark.parametrize("field", ["expires_after[seconds]", "expires_after.seconds", "seconds"])
 def test_three_spellings_of_an_expiry_are_understood(batch_emulator: RunningEmulator, field: str) -> None:
     """Azure's documents have three (F§1.9); out of 14 to 30 days is 400."""
@@ -515,3 +537,41 @@ def test_blobs_are_read_and_written_over_http_with_the_configured_signature(sas:
     if written:
         assert batch["output_blob"].endswith(written[0])
         assert b'"custom_id":"x"' in _BlobServer.blobs[written[0]]
+
+
+@pytest.mark.parametrize("dialect", ["azure", "openai"])
+def test_odd_bodies_are_the_callers_fault_and_never_the_servers(dialect: str) -> None:
+    """400 or 404 for values of any type in any field, never 500."""
+    odd: list[Any] = [None, True, 0, -1, 10**400, "", "x" * 10_000, "http://[", "\x00", [], [[]], {}, {"a": []}]
+    fields = {
+        "batches": ("input_file_id", "endpoint", "completion_window", "metadata", "input_blob", "output_folder",
+                    "output_expires_after"),
+        "uploads": ("bytes", "filename", "mime_type", "purpose", "expires_after"),
+        "files/import": ("purpose", "filename", "content_url", "expires_after"),
+    }  # fmt: skip
+    whole: dict[str, dict[str, Any]] = {
+        "batches": {"input_file_id": "file-none", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
+        "uploads": {"bytes": 1, "filename": "a", "mime_type": "text/jsonl", "purpose": "batch"},
+        "files/import": {"purpose": "batch", "filename": "a.jsonl", "content_url": "http://127.0.0.1:9/a"},
+    }
+    with local_emulator(dialect=dialect, clock="hand") as provider:
+        for path, names in fields.items():
+            for name in names:
+                for value in odd:
+                    status, _, said = call(f"{provider.url}/openai/v1/{path}", "POST", whole[path] | {name: value})
+                    assert status < 500, (path, name, value, said)
+        upload_id = json.loads(call(f"{provider.url}/openai/v1/uploads", "POST", whole["uploads"])[2])["id"]
+        for value in odd:
+            body = {"part_ids": value, "md5": value}
+            assert call(f"{provider.url}/openai/v1/uploads/{upload_id}/complete", "POST", body)[0] == 400
+
+
+def test_an_unknown_path_of_a_resource_is_answered_in_its_dialect(tmp_path: Path) -> None:
+    """Under ``/resources/NAME`` too."""
+    from sluicegate.emulator.config import Account
+    from sluicegate.emulator.run import in_thread
+
+    with in_thread(Account(resources=(("a", Account()), ("b", Account(dialect="openai"))))) as url:
+        for name, keys in (("a", {"code", "message"}), ("b", {"message", "type", "param", "code"})):
+            status, _, said = call(f"{url}/resources/{name}/openai/nothing?api-version=x")
+            assert (status, set(json.loads(said)["error"])) == (404, keys)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from sluicegate.core.limits import format_tokens, parse_tokens
+from sluicegate.core.limits import parse_tokens
 from sluicegate.errors import UsageError
 
 ACCOUNT = Group.create_ordered("The account")
@@ -122,7 +122,7 @@ def emulate(
             "count_factor": count_factor, "speed": speed, "seed": seed, "keys": key or None, "clock": clock,
             "spread": spread, "answers": answers, "region": region, "entra_key": entra_key,
             "blobs": str(blobs) if blobs is not None else None,
-            "deployments": tuple(map(_deployment, deployment)) or None,
+            "deployments": tuple(settings.Deployment(*_deployment(one)) for one in deployment) or None,
             **{f"{name}_s": settings.seconds_of(text) if text else None for name, text in times.items()},
         }  # fmt: skip
     except ValueError as error:
@@ -151,24 +151,8 @@ def _reporter(shown: bool, path: Path | None) -> Callable[[dict[str, Any]], None
             text = report_svg(books) if path.suffix == ".svg" else json.dumps(books, indent=1) + "\n"
             path.write_text(text, encoding="utf-8")
         if shown:
+            from sluicegate.emulator.picture import report_text
+
             sys.stdout.write(report_text(books))
 
     return stopped
-
-
-def report_text(books: dict[str, Any]) -> str:
-    """The books in a few lines."""
-    refused = books["refusals"]
-    lines = [
-        f"batches           {books['batches']:,}",
-        f"refused           {refused['at_create']:,} at create, {refused['late']:,} after validating",
-        f"executed          {books['executed_total']:,} requests, {books['executed_again']:,} of them again",
-        f"never fetched     {books['lines_never_fetched']:,} answers",
-    ]
-    for name, one in books["deployments"].items():
-        used = "no limit" if one["utilisation"] is None else f"{one['utilisation']:.0%} of the limit used on average"
-        lines.append(
-            f"{name}: most held {format_tokens(one['held_max'])} ({one['held_max_ratio']:.0%} of the limit), most offered "
-            f"{one['offered_max']:.0%}, {used}"
-        )
-    return "\n".join(lines) + "\n"

@@ -15,12 +15,15 @@ from typing import Final
 
 from sluicegate.core.belief import Allowance, Belief
 
-PARTS_LEAST, PARTS_MOST, PARTS_USUAL = 5, 16, 10
+PARTS_LEAST, PARTS_MOST, PARTS_USUAL = 8, 16, 10
 """Parts under way at once: bounds, and the number while no batch has ended yet."""
 
 FIRST_PART_SHARE: Final = 0.05
 """Of the waiting work, in the first part to a deployment of which nothing is known: small enough to be sure to fit
 almost anywhere, and its answer's header may tell the limit."""
+
+FIRST_PART_MOST: Final = 20_000
+"""And no more tokens than this: the smallest limits that people report are 30K."""
 
 DOUBTFUL_PARTS: Final = 3
 """Parts that may use room which the very first releases made, before one of them has passed validation."""
@@ -130,7 +133,8 @@ def _obstacle(gate: Gate, now: float) -> HoldBack | None:
         )
     if gate.files_left <= 0:
         return HoldBack(reason="the resource holds as many files as it may; waiting for some to be deleted")
-    if gate.limits.searching and gate.unproven:
+    if gate.limits.searching and gate.unproven > (1 if gate.limits.limit is None else 0):
+        # While no limit is known the small first part has said all it can with its answer: it is not waited for again.
         return HoldBack(reason="waiting for the answer to a part that goes beyond the proven fill")
     if gate.belief.reuse_doubted and gate.unproven >= (1 if gate.belief.release_lag_s else DOUBTFUL_PARTS):
         return HoldBack(reason="waiting whether the provider has freed what ended: one part tries first")
@@ -141,7 +145,7 @@ def _obstacle(gate: Gate, now: float) -> HoldBack | None:
 
 def _first_steps(gate: Gate) -> Admit | HoldBack:
     if not gate.belief.creates_answered:
-        size = max(gate.largest, round(gate.waiting * FIRST_PART_SHARE))
+        size = max(gate.largest, min(FIRST_PART_MOST, round(gate.waiting * FIRST_PART_SHARE)))
         return Admit(
             size=size, unproven=True, probing=False,
             reason=f"the limit is not known yet: a first part of {size:,} tokens, whose answer may tell it",
@@ -198,4 +202,6 @@ def _size(gate: Gate, limit: int) -> int:
     spread = 0.3 + 1.4 * ((gate.serial * 0.6180339887498949) % 1.0)
     rate = limit / hold if hold else 0.0
     open_to_us = max(1, limit - gate.foreign - gate.lagging)
+    if gate.my_share is not None:
+        open_to_us = max(1, min(open_to_us, gate.my_share))
     return max(1, round(open_to_us / parts * spread), round(rate * gate.part_s_least))

@@ -22,14 +22,21 @@ CALM_START_S: Final = 30.0
 SEARCH_ENDS_AT: Final = 1.35
 """The search between floor and ceiling stops when ``ceiling ≤ floor × this``: a finer answer costs more refusals."""
 
-PROBE_BEYOND: Final = 1.25
-"""How far beyond a known limit a probe goes."""
+PROBE_BEYOND, REACH_MOST = 1.25, 4.0
+"""How far beyond a known limit a probe goes: at first, and at most after probes that were let in and proved nothing,
+because other batches had ended before they were looked at."""
 
 GROWTH: Final = 1.5
 """By how much the soft limit grows after each acceptance when no ceiling is in sight."""
 
 PROBE_AFTER_HOLDS: Final = 3.0
 """A probe is made when nothing was refused for this many times the usual life of a batch."""
+
+BUSY: Final = 0.7
+"""From this share of looks with answers on, the service is what holds work up, and a higher limit would bring little."""
+
+PATIENCE: Final = 20.0
+"""By how much longer a limit that was told is left alone then."""
 
 FACTOR_LEAST, FACTOR_MOST = 0.5, 4.0
 """Calibration factors outside are not believed: they are another unit, not a count of the same thing."""
@@ -43,6 +50,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         hold_s: From create to the end seen.
         validating_s: From create to ``in_progress`` or a late refusal.
+        served: In how many of the looks, of late, some request had been answered since the look before.
         rate: Tokens per second of the whole deployment while batches of ours are held.
         ended: How many batches the means are made of.
     """
@@ -50,6 +58,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     hold_s: float | None = None
     validating_s: float | None = None
     rate: float | None = None
+    served: float = 1.0
     ended: int = 0
 
 
@@ -66,6 +75,7 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
     refused_in_a_row: int = 0
     probed_at: float = 0.0
     probe_backoff: float = 1.0
+    reach: float = PROBE_BEYOND
     calm_until: float = 0.0
     release_lag_s: float = 0.0
     released_at: float = 0.0
@@ -135,7 +145,7 @@ def allowance(belief: Belief, cap: int | None, now: float) -> Allowance:
             soft = max(round(belief.floor * PROBE_BEYOND), belief.ceiling or 0, soft)
             searching = True
         elif known is not None and belief.known_source == "refusal" and (cap is None or cap > known):
-            known = round(known * PROBE_BEYOND)
+            known = round(known * belief.reach)
             searching = True
     if soft is not None and (known is None or soft < known):
         # Near enough to what was accepted, the search is over, and the soft limit is used like any other.
@@ -162,7 +172,10 @@ def _probe_due(belief: Belief, now: float) -> bool:
     if belief.soft is not None and (belief.ceiling is None or belief.ceiling > belief.floor * SEARCH_ENDS_AT):
         return False  # the search is still on; it needs no probe
     since = max(belief.refused_at, belief.known_at if belief.soft is None else 0.0)
-    return now - since >= PROBE_AFTER_HOLDS * belief.probe_backoff * (belief.pace.hold_s or CALM_START_S)
+    holds = PROBE_AFTER_HOLDS * belief.probe_backoff
+    if belief.soft is None and belief.pace.served > BUSY:
+        holds *= PATIENCE
+    return now - since >= holds * (belief.pace.hold_s or CALM_START_S)
 
 
 def header_seen(belief: Belief, now: float, *, maximum: int | None, enqueued: int | None, quarter_chars: int) -> Belief:
@@ -233,15 +246,21 @@ def accepted(belief: Belief, now: float, *, fill: int, proven: int, offered_at: 
     """
     known, source, soft, ceiling = belief.known, belief.known_source, belief.soft, belief.ceiling
     # Under a known number a soft limit means that others hold something unseen, which comes and goes: like is compared
-    # with like, fill with fill. Without any number only what is proven counts.
-    measure = fill if known is not None and soft is not None else proven
+    # with like, fill with fill, as long as the search is on. Without a number the truth is between what was offered and
+    # what is proven. A settled limit rises by proof alone: a fill has in it what ended and was not yet seen to.
+    settled = ceiling is not None and ceiling <= belief.floor * SEARCH_ENDS_AT
+    measure = proven
+    if soft is not None and (probing or not settled):
+        measure = fill if known is not None else (fill + proven) // 2
     floor = max(belief.floor, measure)
     if known is not None and source == "refusal" and proven > known:
         known, source, soft, ceiling, floor = None, "", round(fill * GROWTH), None, max(floor, fill)
     elif soft is not None:
         if ceiling is not None and measure >= ceiling:
             ceiling = None
-        if measure > 0.9 * soft:
+        if probing and ceiling is None and known is not None:
+            soft = None  # whoever held the rest unseen has gone: the number counts again
+        elif (measure if settled else fill) > 0.9 * soft:
             if ceiling is None:
                 soft = round(measure * GROWTH)
             elif ceiling > floor * SEARCH_ENDS_AT:
@@ -261,6 +280,7 @@ def accepted(belief: Belief, now: float, *, fill: int, proven: int, offered_at: 
         probed_at=now if probing else belief.probed_at,
         reuse_proven=belief.reuse_proven or 0.0 < belief.released_at < offered_at,
         probe_backoff=1.0 if proven > belief.floor and belief.refused_at else belief.probe_backoff,
+        reach=min(REACH_MOST, belief.reach * GROWTH) if probing and known is not None else belief.reach,
     )
 
 
@@ -297,6 +317,7 @@ def refused(
         refused_in_a_row=belief.refused_in_a_row if burst else in_a_row,
         probed_at=now if probing else belief.probed_at,
         probe_backoff=min(16.0, belief.probe_backoff * 1.5) if probing else belief.probe_backoff,
+        reach=PROBE_BEYOND,
     )
     if limit is not None:
         explained = fill > limit
@@ -360,9 +381,17 @@ def batch_ended(belief: Belief, now: float, *, hold_s: float, tokens: int, overl
             hold_s=_mean(pace.hold_s, hold_s),
             validating_s=pace.validating_s,
             rate=_mean(pace.rate, rate),
+            served=pace.served,
             ended=pace.ended + 1,
         ),
     )
+
+
+def looked(belief: Belief, *, served: bool) -> Belief:
+    """A look at batches of ours; ``served`` tells whether one of their requests was answered since the look before."""
+    pace = belief.pace
+    share = pace.served + SMOOTHING / 3 * ((1.0 if served else 0.0) - pace.served)
+    return msgspec.structs.replace(belief, pace=msgspec.structs.replace(pace, served=share))
 
 
 def validated(belief: Belief, validating_s: float) -> Belief:

@@ -39,8 +39,8 @@ class Blobs:
         if self._folder is not None:
             try:
                 shutil.copyfile(self._place(url), target)
-            except OSError as error:
-                raise BlobFailed(f"{url} cannot be read: {error.strerror}") from error
+            except (OSError, ValueError) as error:
+                raise BlobFailed(f"{url} cannot be read: {error}") from error
             return
         import httpx2
 
@@ -54,7 +54,7 @@ class Blobs:
                     raise BlobFailed(f"{url} cannot be read: status {answer.status_code}")
                 for chunk in answer.iter_bytes(CHUNK):
                     out.write(chunk)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             raise BlobFailed(f"{url} cannot be read: {error}") from error
 
     def put(self, source: Path, url: str) -> None:
@@ -64,14 +64,14 @@ class Blobs:
             BlobFailed: it may not be written.
         """
         if self._folder is not None:
-            place = self._place(url)
             try:
+                place = self._place(url)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 aside = place.with_name(place.name + ".tmp")
                 shutil.copyfile(source, aside)
                 aside.replace(place)
-            except OSError as error:
-                raise BlobFailed(f"{url} cannot be written: {error.strerror}") from error
+            except (OSError, ValueError) as error:
+                raise BlobFailed(f"{url} cannot be written: {error}") from error
             return
         import httpx2
 
@@ -79,7 +79,7 @@ class Blobs:
         try:
             with httpx2.Client(timeout=TIMEOUT_S) as client:
                 answer = client.put(self._signed(url), content=_chunks(source), headers=headers)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             raise BlobFailed(f"{url} cannot be written: {error}") from error
         if answer.status_code != 201:
             raise BlobFailed(f"{url} cannot be written: status {answer.status_code}")
@@ -89,7 +89,7 @@ class Blobs:
         if self._folder is not None:
             try:
                 state = self._place(url).stat()
-            except (OSError, BlobFailed):
+            except (OSError, ValueError, BlobFailed):
                 return None
             return f"{state.st_size}:{state.st_mtime_ns}"
         import httpx2
@@ -97,7 +97,7 @@ class Blobs:
         try:
             with httpx2.Client(timeout=TIMEOUT_S) as client:
                 answer = client.head(self._signed(url))
-        except httpx2.HTTPError:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
             return None
         return answer.headers.get("etag") if answer.status_code == 200 else None
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sluicegate.emulator.batch import Batch
+
+SAMPLES_MOST: Final = 20_000
+"""More are thinned out to half, so that a long life stays small; maxima and means are kept apart from them."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,8 @@ class DeploymentBooks:
             self.held_max_ratio = max(self.held_max_ratio, held / limit)
         if not self.samples or self.samples[-1][1:] != (held, limit):
             self.samples.append((at, held, limit))
+        if len(self.samples) > SAMPLES_MOST:
+            del self.samples[1:-1:2]
 
 
 def timeline(batch: Batch, began: float) -> dict[str, Any]:

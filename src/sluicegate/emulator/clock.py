@@ -21,6 +21,11 @@ class EmulatedClock:
         self._since = time.monotonic()
 
     @property
+    def by_hand(self) -> bool:
+        """Whether it only moves when it is told."""
+        return self._by_hand
+
+    @property
     def speed(self) -> float:
         """Emulated seconds per real one; 0 if the clock is moved by hand."""
         return 0.0 if self._by_hand else self._speed

@@ -76,6 +76,7 @@ class Account:
         rhythm: (hour of the day in UTC, factor of the rate from then on), ascending.
         delays: How ``validating_s``, ``start_s`` and ``finalizing_s`` vary: not, log-normally or with a Pareto tail
             around them; ``spread`` is sigma, or the tail's exponent.
+        cancelling_s: Time in ``cancelling`` (both say: up to ten minutes, F§2.3); None: as ``finalizing_s``.
         fail_fast: Refuse at create by characters (some Azure regions), not only after validating.
         refusal: The refusals' text: ``azure``, ``openai``, or ``bare`` without any number.
         headers: Azure's two headers on create.
@@ -112,6 +113,7 @@ class Account:
     validating_s: float = 1.0
     start_s: float = 1.0
     finalizing_s: float = 0.5
+    cancelling_s: float | None = None
     fail_fast: bool | None = None
     refusal: Literal["azure", "openai", "bare"] | None = None
     headers: bool = True
@@ -165,8 +167,8 @@ class Account:
 
 
 _DURATIONS: Final = {
-    "validating": "validating_s", "start": "start_s", "finalizing": "finalizing_s", "release_lag": "release_lag_s",
-    "pending": "pending_s", "expire": "expire_s",
+    "validating": "validating_s", "start": "start_s", "finalizing": "finalizing_s", "cancelling": "cancelling_s",
+    "release_lag": "release_lag_s", "pending": "pending_s", "expire": "expire_s",
 }  # fmt: skip
 
 _CHOICES: Final[dict[str, frozenset[str]]] = {
@@ -225,7 +227,9 @@ def fields_of(table: dict[str, Any]) -> dict[str, Any]:
         UsageError: there is no such setting, or a value is not one of those that it takes.
         TypeError, ValueError: a value is wrong.
     """
-    names = {f.name for f in fields(Account)} - {"resources", *_DURATIONS.values()}
+    types = {
+        f.name: str(f.type) for f in fields(Account) if f.name not in {"resources", "faults", *_DURATIONS.values()}
+    }
     found: dict[str, Any] = {}
     for key, value in table.items():
         if key == "timetable":
@@ -247,11 +251,32 @@ def fields_of(table: dict[str, Any]) -> dict[str, Any]:
             found[key] = _tokens(value)
         elif key in _DURATIONS:
             found[_DURATIONS[key]] = seconds_of(value)
-        elif key in names:
-            found[key] = tuple(value) if isinstance(value, list) else value
+        elif key in types:
+            found[key] = _typed(key, value, types[key])
         else:
             raise UsageError(f"there is no setting {key!r}")
     return found
+
+
+def _typed(key: str, value: Any, annotation: str) -> Any:
+    """A plain value, if it is of the field's type.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if annotation.startswith("tuple[str"):
+        good, found = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value), "a list of texts"
+        value = tuple(value) if good else value
+    elif annotation.startswith("bool"):
+        good, found = isinstance(value, bool), "true or false"
+    elif annotation.startswith(("int", "float")):
+        kinds = (int,) if annotation.startswith("int") else (int, float)
+        good, found = isinstance(value, kinds) and not isinstance(value, bool), "a number"
+    else:
+        good, found = isinstance(value, str), "a text"
+    if not good:
+        raise TypeError(f"{key} is {found}, not {value!r}")
+    return value
 
 
 def _checked(account: Account) -> Account:

@@ -94,15 +94,19 @@ class FaultBook:
         self._rules.clear()
         self._met.clear()
 
-    def hit(self, on: str, *, deployment: str | None = None, batch: int | None = None) -> Fault | None:
-        """Count a call, file or batch; the first rule that hits it, if any."""
+    def hit(
+        self, on: str, *, deployment: str | None = None, batch: int | None = None, count: bool = True
+    ) -> Fault | None:
+        """The first rule that hits a call, file or batch, if any; it is counted, unless ``count`` is False."""
         found = None
         for i, fault in enumerate(self._rules):
             if fault.on != on or not _concerns(fault, deployment, batch):
                 continue
-            self._met[i] += 1
-            if found is None and self._strikes(i, self._met[i], ""):
+            number = self._met[i] + 1
+            if found is None and self._strikes(i, number, ""):
                 found = fault
+            if count:
+                self._met[i] = number
         return found
 
     @property

@@ -14,7 +14,7 @@ from sluicegate.emulator.auth import AUDIENCES, make_token
 from sluicegate.emulator.batch import Batch
 from sluicegate.emulator.books import timeline
 from sluicegate.emulator.config import fault_of, seconds_of
-from sluicegate.emulator.picture import batch_svg, report_svg
+from sluicegate.emulator.picture import batch_svg, report_page, report_svg
 from sluicegate.emulator.provider import Provider
 from sluicegate.emulator.wire import Problem, json_body
 from sluicegate.errors import UsageError
@@ -41,6 +41,7 @@ class ControlEndpoints:
         calls.sort(key=lambda call: not call[1].endswith(".svg"))
         return [
             Route("/healthz", self.health),
+            Route("/_emulator", self._guarded(self.page)),
             *(Route(f"/_emulator/{path}", self._guarded(handler), methods=[verb]) for verb, path, handler in calls),
         ]
 
@@ -67,6 +68,10 @@ class ControlEndpoints:
     async def picture(self, request: Request) -> Response:
         """The books as a picture."""
         return Response(report_svg(full_report(self._provider)), media_type=SVG)
+
+    async def page(self, request: Request) -> Response:
+        """The books for people: a few figures and the picture, anew every two seconds."""
+        return Response(report_page(full_report(self._provider)), media_type="text/html; charset=utf-8")
 
     async def held(self, request: Request) -> Response:
         """What is held now."""

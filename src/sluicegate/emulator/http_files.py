@@ -185,7 +185,7 @@ def check_purpose(purpose: Any) -> None:
     Raises:
         Problem: 400.
     """
-    if purpose not in PURPOSES:
+    if not isinstance(purpose, str) or purpose not in PURPOSES:
         raise Problem(400, "invalidPayload", "Invalid value for purpose.", param="purpose")
 
 
@@ -200,7 +200,7 @@ def expiry(seconds: Any, dialect: str) -> float | None:
     least, most = EXPIRY_S[dialect]
     try:
         found = float(seconds)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = -1.0
     if not least <= found <= most:
         text = f"Invalid value for expires_after.seconds: it is from {least} to {most}."

@@ -92,11 +92,8 @@ class UploadEndpoints:
         upload = self._pending(request)
         body = await json_body(request)
         wanted = body.get("part_ids")
-        if (
-            not isinstance(wanted, list)
-            or not all(one in upload.parts for one in wanted)
-            or len(set(wanted)) < len(wanted)
-        ):
+        known = isinstance(wanted, list) and all(isinstance(one, str) and one in upload.parts for one in wanted)
+        if not isinstance(wanted, list) or not known or len(set(wanted)) < len(wanted):
             raise Problem(
                 400, "invalid_value", "part_ids has to name parts of this upload, each once.", param="part_ids"
             )

@@ -131,7 +131,7 @@ class Model:
             wait = self._created[0] + HOUR_S - now
             raise Refused(429, "rate_limit_exceeded", "Too many batches were created in the last hour.", wait)
         number = self._ours + 1
-        fault = self.faults.hit("batch", deployment=facts.deployment, batch=number)
+        fault = self.faults.hit("batch", deployment=facts.deployment, batch=number, count=False)
         factor = account.count_factor * (fault.factor if fault is not None and fault.kind == "count" else 1.0)
         chars = round(facts.quarter_chars * factor)
         tokens = round(sum(facts.tokens) * factor)
@@ -145,6 +145,7 @@ class Model:
             metadata=metadata, facts=facts, number=number, charge=max(chars, 1), tokens=tokens, gated=gated,
             sums=array("Q", accumulate(round(t * factor) for t in facts.tokens)), lag_s=account.release_lag_s,
         )  # fmt: skip
+        self.faults.hit("batch", deployment=facts.deployment, batch=number)
         self._ours = number
         self._created.append(now)
         slower = 0.0
@@ -188,7 +189,8 @@ class Model:
             batch.running = False
             batch.status, batch.ends_as = "cancelling", "cancelled"
             batch.times["cancelling_at"] = now
-            batch.until = now + self._finalizing_s(batch)
+            cancelling_s = self.account.cancelling_s
+            batch.until = now + (self._finalizing_s(batch) if cancelling_s is None else cancelling_s)
         return batch
 
     def set_limit(self, now: float, limit: int | None, deployment: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The report as a picture: use of the quota over time, and a bar per batch. Pure; SVG without a library."""
+"""The report for people: as text, as a picture (use of the quota over time, a bar per batch), as a page. Pure."""
 
 from __future__ import annotations
 
@@ -33,6 +33,35 @@ def report_svg(report: dict[str, Any]) -> str:
 def batch_svg(row: dict[str, Any], seconds: float) -> str:
     """One batch's bar of a report's timeline."""
     return _document(_bars([row], max(seconds, 1.0), 30), 30 + ROW + 50)
+
+
+def report_text(books: dict[str, Any]) -> str:
+    """The books in a few lines."""
+    refused = books["refusals"]
+    lines = [
+        f"batches           {books['batches']:,}",
+        f"refused           {refused['at_create']:,} at create, {refused['late']:,} after validating",
+        f"executed          {books['executed_total']:,} requests, {books['executed_again']:,} of them again",
+        f"never fetched     {books['lines_never_fetched']:,} answers",
+    ]
+    for name, one in books["deployments"].items():
+        used = "no limit" if one["utilisation"] is None else f"{one['utilisation']:.0%} of the limit used on average"
+        lines.append(
+            f"{name}: most held {format_tokens(one['held_max'])} ({one['held_max_ratio']:.0%} of the limit), most offered "
+            f"{one['offered_max']:.0%}, {used}"
+        )
+    for name, other in books.get("resources", {}).items():
+        lines += ["", f"resource {name}", report_text(other).rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def report_page(books: dict[str, Any]) -> str:
+    """Text and picture as a page that reloads itself."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
+        "<title>Sluicegate emulator</title><style>body{font:14px system-ui,sans-serif;margin:2em}</style>"
+        f"<h1>Emulated Batch API</h1><pre>{escape(report_text(books))}</pre>{report_svg(books)}"
+    )
 
 
 def _document(parts: list[str], height: int) -> str:

@@ -94,7 +94,7 @@ PRESETS: Final[dict[str, Preset]] = {
     "openai-sample-times": Preset(
         imitates="the reference's sample of 100 lines: 5 s, six hours, 30 s",
         source="OpenAI API reference, Batch object (F§2.2)",
-        fields={"validating_s": 5.0, "start_s": 21_655.0, "finalizing_s": 30.0, "rate": 0.0},
+        fields={"validating_s": 5.0, "start_s": 21_595.0, "finalizing_s": 30.0, "rate": 0.0},
     ),
     "openai-ci-times": Preset(
         imitates="tiny batches in continuous integration: ten to eleven minutes",

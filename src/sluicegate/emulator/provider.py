@@ -19,7 +19,7 @@ from sluicegate.emulator.config import DAY_S, Account
 from sluicegate.emulator.model import Model
 
 READ_AT_ONCE: Final = 1
-"""Input files that are read at the same time: reading is bound by CPU, and calls have to be answered meanwhile."""
+"""Large input files that are read at the same time: reading is bound by CPU, and calls have to be answered meanwhile."""
 SMALL_BYTES: Final = 4_000_000
 FILE_DAYS_OPENAI: Final = 30
 
@@ -81,7 +81,7 @@ class Provider:
         while self.model.new_foreign:
             await self._keep_foreign(self.model.new_foreign.pop(0))
         waiting = [self._write_once(batch) for batch in self.model.waiting_for_results()]
-        if waiting and self.account.clock == "hand":
+        if waiting and self.clock.by_hand:
             await asyncio.gather(*map(asyncio.shield, waiting))
 
     async def close(self) -> None:
@@ -133,6 +133,10 @@ class Provider:
         return file
 
     async def _read(self, file: StoredFile) -> None:
+        """Small files do not wait behind large ones: their uploads wait for them."""
+        if file.bytes < SMALL_BYTES:
+            file.facts = await asyncio.to_thread(files.read, file.path, self.account)
+            return
         async with self._reader:
             file.facts = await asyncio.to_thread(files.read, file.path, self.account)
 

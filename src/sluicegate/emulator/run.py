@@ -15,7 +15,6 @@ from typing import Any
 import uvicorn
 
 from sluicegate.emulator.config import Account
-from sluicegate.emulator.http_control import full_report
 from sluicegate.emulator.server import Emulator
 from sluicegate.emulator.wire import with_transport
 from sluicegate.errors import UsageError
@@ -38,7 +37,7 @@ def serve(
     """
     listener = _listen(host, port)
     url = f"http://{host}:{listener.getsockname()[1]}"
-    with tempfile.TemporaryDirectory(prefix="sluicegate-emulator-") as folder:
+    with listener, tempfile.TemporaryDirectory(prefix="sluicegate-emulator-") as folder:
         asyncio.run(_serve(account, data or Path(folder), listener, lambda server: ready(url), None, stopped))
 
 
@@ -60,7 +59,7 @@ def in_thread(account: Account, function: Callable[[dict[str, Any]], Any] | None
         servers.append(server)
         up.set()
 
-    with tempfile.TemporaryDirectory(prefix="sluicegate-emulator-") as folder:
+    with listener, tempfile.TemporaryDirectory(prefix="sluicegate-emulator-") as folder:
 
         def run() -> None:
             try:
@@ -106,9 +105,8 @@ async def _serve(
         await _Server(config, ready).serve(sockets=[listener])
     finally:
         await emulator.close()
-        listener.close()
     if stopped is not None:
-        stopped(full_report(emulator.provider))
+        stopped(emulator.report())
 
 
 class _Server(uvicorn.Server):

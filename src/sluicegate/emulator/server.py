@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from sluicegate.emulator import auth
 from sluicegate.emulator.config import Account
 from sluicegate.emulator.http_batches import BatchEndpoints
-from sluicegate.emulator.http_control import ControlEndpoints
+from sluicegate.emulator.http_control import ControlEndpoints, full_report
 from sluicegate.emulator.http_files import FileEndpoints
 from sluicegate.emulator.http_synchronous import NO_DEPLOYMENT, SynchronousEndpoints
 from sluicegate.emulator.http_uploads import UploadEndpoints
@@ -52,6 +52,11 @@ class Emulator:
     def app(self) -> Starlette:
         """The routes."""
         return Starlette(routes=self._routes(), exception_handlers={404: self._no_route, 405: self._no_route})
+
+    def report(self) -> dict[str, Any]:
+        """The books of the account, and under ``resources`` those of the others."""
+        others = {name: other.report() for name, other in self._others}
+        return full_report(self.provider) | ({"resources": others} if others else {})
 
     async def close(self) -> None:
         """Stop what is under way."""
@@ -147,7 +152,7 @@ class Emulator:
         }
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
-        path = request.url.path
+        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
         prefix = next((prefix for prefix in SURFACES if path.startswith(f"{prefix}/")), "/v1")
         surface = Surface.of(prefix, self.provider.account)
         problem = Problem(404, "404", "Resource not found")

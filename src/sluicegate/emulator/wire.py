@@ -203,7 +203,7 @@ def _place(items: list[dict[str, Any]], cursor: str, param: str) -> int:
     raise Problem(400, "invalid_value", f"There is no item {cursor!r} to go on from.", param=param)
 
 
-_CLAUSE: Final = re.compile(r"\s*(\w+)\s+(eq|ne|gt|ge|lt|le)\s+(?:'([^']*)'|(\d+))\s*")
+_CLAUSE: Final = re.compile(r"\s*(\w+)\s+(eq|ne|gt|ge|lt|le)\s+(?:'([^']*)'|(\d{1,18}))\s*")
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
     "lt": lambda a, b: a < b, "le": lambda a, b: a <= b,
@@ -258,7 +258,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int, int]:
     Raises:
         Problem: 416, it begins behind the end.
     """
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "")
     if match is None or not (match[1] or match[2]):
         return 0, size, 200
     if not match[1]:

@@ -124,12 +124,15 @@ async def _apply(ctx: Context, sight: Sight, batches: Sequence[ProviderBatch]) -
     twins: list[tuple[PartRow, ProviderBatch]] = []
 
     def write(tx: Tx) -> None:
+        served: dict[str, bool] = {}
         # Oldest first: of a burst of refusals the one at the lowest fill says most, and what was accepted comes first.
         for batch in reversed(batches):
             part_id = submission.part_of(batch)
             part = tx.part(part_id) if part_id else None
             if part is not None and part.provider_batch == batch.id:
                 if part.stage is Stage.HELD:
+                    moved = batch.requests_completed > part.seen_completed
+                    served[part.deployment] = served.get(part.deployment, False) or moved
                     _observe(tx, ctx, record, part, batch, now)
                 continue
             if part is not None and part.provider_batch is not None and not batch.status.terminal:
@@ -137,6 +140,10 @@ async def _apply(ctx: Context, sight: Sight, batches: Sequence[ProviderBatch]) -
             if part is not None and part.stage is Stage.SUBMITTING:
                 continue  # its own process settles it
             strangers.append(batch)
+        for deployment, moved in served.items():
+            row = tx.deployment(deployment)
+            assert row is not None, "a part's deployment has a row"
+            tx.update_deployment(row.id, belief=belief.dump(belief.looked(belief.load(row.belief), served=moved)))
         record.store(tx)
 
     await ctx.store.transact(write)
