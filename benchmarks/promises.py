@@ -165,6 +165,12 @@ def expiry(discipline: str) -> None:
         discipline=discipline)  # fmt: skip
 
 
+def enqueued(provider: RunningEmulator) -> int:
+    """By the emulator's books, now."""
+    books = provider.held().get("gpt-4.1-batch")
+    return books["held"] if books else 0
+
+
 def quota(discipline: str) -> None:
     """`quota`, asked again and again while others' batches come and go, against the emulator's books."""
     with folder_of() as folder, emulator(limit=f"{LIMIT}", discipline=discipline, **LIMIT_BOUND) as provider:
@@ -182,7 +188,7 @@ def quota(discipline: str) -> None:
         threading.Thread(target=others, daemon=True).start()
         asked, below, above, worst = 0, 0, 0, 1.0
         while process.poll() is None:
-            before = provider.report()["held"]
+            before = enqueued(provider)
             shown = json.loads(
                 subprocess.run(
                     [sys.executable, "-m", "sluicegate", "quota", "--json", "--azure-endpoint", provider.url,
@@ -191,7 +197,7 @@ def quota(discipline: str) -> None:
                     env=os.environ | {"AZURE_OPENAI_API_KEY": "any"},
                 ).stdout
             )  # fmt: skip
-            after = provider.report()["held"]
+            after = enqueued(provider)
             rows = [row for row in shown if row["deployment"] == "gpt-4.1-batch"]
             if rows and max(before, after):
                 asked += 1
