@@ -15,7 +15,7 @@ from typing import Final
 
 from sluicegate.core.belief import Allowance, Belief
 
-PARTS_LEAST, PARTS_MOST, PARTS_USUAL = 8, 16, 10
+PARTS_LEAST, PARTS_MOST, PARTS_USUAL = 11, 16, 11
 """Parts under way at once: bounds, and the number while no batch has ended yet."""
 
 FIRST_PART_SHARE: Final = 0.05
@@ -75,9 +75,14 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admit:
-    """Cut a part of at most ``size`` tokens; ``alone`` marks a request that is let through on margin only."""
+    """Cut a part of at most ``size`` tokens; ``alone`` marks a request that is let through on margin only.
+
+    Attributes:
+        size_at_need: For a part of one request that is larger than ``size``: it would wait for ever otherwise.
+    """
 
     size: int
+    size_at_need: int = 0
     reason: str
     unproven: bool
     probing: bool
@@ -189,7 +194,7 @@ def _admit(gate: Gate, limit: int, room: int) -> Admit | HoldBack:
     hold = gate.belief.pace.hold_s
     basis = f"a batch lives about {hold:,.0f} s here" if hold else "no batch has ended here yet"
     return Admit(
-        size=size, unproven=doubted or unproven, probing=False,
+        size=size, size_at_need=min(room, gate.largest), unproven=doubted or unproven, probing=False,
         reason=f"a part of up to {size:,} tokens fills the gate to {full} % ({basis}; room {room:,})",
     )  # fmt: skip
 

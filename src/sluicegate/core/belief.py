@@ -347,7 +347,7 @@ def refused(
         )
     if freed is not None and fill <= max(belief.floor, belief.known or 0) and belief.release_lag_s < 6 * hold:
         # Accepted before at this fill, and something of ours ended lately: the provider frees late (F§4.2).
-        lag = max(3 * freed, 2 * hold, 3 * belief.release_lag_s)
+        lag = max(3 * freed, 4 * hold, 3 * belief.release_lag_s)
         return msgspec.structs.replace(belief, release_lag_s=lag, floor=0, calm_until=now + _calm(belief, in_a_row))
     floor = belief.floor if belief.floor < fill else 0
     floor = min(floor, others) if others and floor > others else floor

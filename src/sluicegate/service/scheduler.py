@@ -122,7 +122,9 @@ def _turn(
         chosen, file_id, attempt = again
         group = next(p.group for p in refused if p.file_id == file_id)
     else:
-        chosen, file_id, attempt = _cut(tx, work, run, known, policy, group, waits, verdict, gate), None, 0
+        chosen, file_id, attempt = _cut(tx, work, run, known, policy, group, waits, verdict.size), None, 0
+        if chosen is None and verdict.size_at_need > verdict.size:
+            chosen = _cut(tx, work, run, known, policy, group, waits, verdict.size_at_need)
     if chosen is None:
         return HoldBack(reason=f"the next request does not fit into the room of {verdict.size:,} tokens")
     part = PartRow(
@@ -223,7 +225,7 @@ def _offer_again(
 
 
 def _cut(
-    tx: Tx, work: Work, run: RunRow, known: Belief, policy: Policy, group: int, waits: Spans, verdict: Admit, gate: Gate
+    tx: Tx, work: Work, run: RunRow, known: Belief, policy: Policy, group: int, waits: Spans, size: int
 ) -> cut.Slice | None:
     requests_max = policy.requests_max
     if counts_requests(Dialect(run.dialect), work.groups[group].url):
@@ -232,7 +234,7 @@ def _cut(
     if requests_max <= 0:
         return None
     redirected = len(msgspec.json.encode(run.redirect)) if run.redirect else 0
-    bounds = cut.Bounds(charge=verdict.size, requests=requests_max, bytes=policy.bytes_max, extra_bytes=redirected)
+    bounds = cut.Bounds(charge=size, requests=requests_max, bytes=policy.bytes_max, extra_bytes=redirected)
     return cut.cut(waits, work.columns, bounds, lambda t, q: known.charge(t, q, policy.margin))
 
 
