@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all contract bench lock dist clean
+.PHONY: help demo simulate mutants test test-all contract bench lock dist clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,15 @@ contract: $(VENV)/.dev ## The contract of the Batch API, against the emulator or
 
 test-all: $(VENV)/.dev ## The slow suites too
 	$(BIN)/python -m pytest
+
+SEEDS ?= 1000
+FIRST ?= 1
+
+simulate: $(VENV)/.dev ## Simulated worlds with crashes: SEEDS=10000 FIRST=1 (docs/simulation.md)
+	PYTHONHASHSEED=0 PYTHONWARNINGS=ignore $(BIN)/python -m tests.simulation simulate --seeds $(SEEDS) --first $(FIRST)
+
+mutants: $(VENV)/.dev ## Planted bugs, each of which the simulation must find
+	PYTHONHASHSEED=0 PYTHONWARNINGS=ignore $(BIN)/python -m tests.simulation mutants
 
 bench: $(VENV)/.dev ## The benchmarks of README.md and docs/benchmarks.md (half an hour)
 	$(BIN)/python -m benchmarks.makespan

@@ -183,7 +183,7 @@ def _good(flags: Sequence[int]) -> bool:
 async def enter(
     ctx: Context, request: Request, copied: Sequence[CopiedInput], inspection: Inspection, digest: str
 ) -> RunRow:
-    """Write a new run into the rows: indexes first, then one transaction."""
+    """Write a new run into the rows, indexes first, then one transaction; or give the run that came before it."""
     now = ctx.clock.now()
     run_id = ctx.ids.new("run")
     groups: list[Group] = []
@@ -214,13 +214,17 @@ async def enter(
     await _set_bad_aside(ctx, run, work.order, inspection, batches)
     good = work.good()
 
-    def write(tx: Tx) -> None:
+    def write(tx: Tx) -> RunRow:
+        # Another process may have entered the same inputs since known_run: two runs would pay for them twice.
+        for other in [] if request.new else tx.runs(digest=digest):
+            if other.resource == run.resource and other.state is not RunState.CANCELLED:
+                return other
         tx.insert(run, *batches)
         for group, spans in enumerate(good):
             tx.set_waiting(run.id, group, 0, spans)
+        return run
 
-    await ctx.store.transact(write)
-    return run
+    return await ctx.store.transact(write)
 
 
 async def _set_bad_aside(

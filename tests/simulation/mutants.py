@@ -1,0 +1,105 @@
+"""Planted bugs, each a patch of one named function, to show that the simulation can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, Final
+from unittest import mock
+
+from sluicegate.core import submission
+from sluicegate.core.ledger import Verb
+from sluicegate.core.lifecycle import Stage
+from sluicegate.core.types import BatchStatus
+from sluicegate.core.waiting import Spans
+from sluicegate.errors import OutcomeUnknown
+from sluicegate.service import collector, output, scheduler, submitter, watcher
+from tests.simulation.ports import Locks, Network
+
+_observe, _hold, _match, _standing = watcher._observe, submitter.hold, collector.match, scheduler.standing
+_close, _call, _add = scheduler.close, Network._call, output.Joiner.add
+
+
+def _release_when(early: Callable[..., bool]) -> Any:
+    def observe(tx: Any, ctx: Any, record: Any, part: Any, batch: Any, now: float) -> None:
+        if not batch.status.terminal and early(part, batch, now):
+            scheduler.close(tx, part, Verb.RELEASE, now)
+        _observe(tx, ctx, record, part, batch, now)
+
+    return observe
+
+
+async def _create_first(ctx: Any, work: Any, part: Any) -> None:
+    attempt = part.attempt + 1
+    told = submission.metadata(part.id, attempt, work.run.digest)
+    answer = await ctx.backend.create(input_file_id=part.file_id, endpoint=part.url, metadata=told)
+    changes = {"attempt": attempt, "intent_at": ctx.clock.now()}
+    await ctx.store.transact(lambda tx: tx.move_part(part.id, Stage.RESERVED, Stage.SUBMITTING, **changes))
+    await _hold(ctx, part.id, answer)
+
+
+async def _settle_blindly(ctx: Any, work: Any, part: Any) -> None:
+    await ctx.store.transact(lambda tx: tx.move_part(part.id, Stage.SUBMITTING, Stage.RESERVED))
+
+
+async def _settle_without_deleting(ctx: Any, work: Any, part: Any) -> None:
+    found = await submitter._look_for(ctx, part, part.intent_at)
+    if found.batch is None:
+        await _settle_blindly(ctx, work, part)
+    else:
+        await _hold(ctx, part.id, submitter.Accepted(batch=found.batch))
+
+
+async def _retry_create(self: Network, op: str, /, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return await _call(self, op, *args, **kwargs)
+    except OutcomeUnknown:
+        return await _call(self, op, *args, **kwargs)
+
+
+def _salvage_all(task: Any) -> Any:
+    found = _match(task)
+    return replace(found, again=str(Spans.of(task.positions))) if found.missing or found.again else found
+
+
+def _ignore_held(*args: Any) -> Any:
+    stands = _standing(*args)
+    return replace(stands, balance=replace(stands.balance, held=0), parts=[])
+
+
+def _hold_as_void(tx: Any, part: Any, verb: Verb, now: float) -> None:
+    _close(tx, part, Verb.VOID if verb is Verb.HOLD else verb, now)
+
+
+def _never_close(tx: Any, part: Any, verb: Verb, now: float) -> None:
+    if verb is Verb.HOLD:
+        _close(tx, part, verb, now)
+
+
+def _off_by_one(self: Any, part: str, settled: Any, pending: Any = ()) -> None:
+    settled.offset = type(settled.offset)(settled.offset.typecode, (o + 1 for o in settled.offset))
+    _add(self, part, settled, pending)
+
+
+def _patch(target: Any, name: str, value: Any) -> Callable[[], AbstractContextManager[Any]]:
+    return lambda: mock.patch.object(target, name, value)
+
+
+MUTANTS: Final = {
+    "release on a timer": _patch(watcher, "_observe", _release_when(lambda p, b, now: now > (p.held_at or now) + 5)),
+    "finalizing not counted": _patch(
+        watcher, "_observe", _release_when(lambda p, b, now: b.status is BatchStatus.FINALIZING)
+    ),
+    "intent written after the POST": _patch(submitter, "_create", _create_first),
+    "unknown outcome sent again without a lookup": _patch(submitter, "settle", _settle_blindly),
+    "lookup without deleting the file": _patch(submitter, "settle", _settle_without_deleting),
+    "retry on create": _patch(Network, "_call", _retry_create),
+    "salvage of completed lines": _patch(collector, "match", _salvage_all),
+    "what is held does not count at a reserve": _patch(scheduler, "standing", _ignore_held),
+    "a hold that frees the reservation": _patch(scheduler, "close", _hold_as_void),
+    "a reservation that is never released": _patch(scheduler, "close", _never_close),
+    "off by one in a byte range": _patch(output.Joiner, "add", _off_by_one),
+    "the run's lock ignored": _patch(Locks, "acquire", lambda self, name: True),
+    "requests that should wait again are lost": _patch(scheduler, "wait_again", lambda tx, part, again: None),
+}

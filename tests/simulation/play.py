@@ -1,0 +1,209 @@
+"""Play one plan to its end on a virtual clock, checking the promises all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+import sqlalchemy as sa
+
+from sluicegate.adapters.counters import default_counter
+from sluicegate.adapters.store import SqlStore
+from sluicegate.core.rules import CheckRules
+from sluicegate.core.types import Dialect
+from sluicegate.emulator.config import Account, Fault
+from sluicegate.emulator.model import LIVE
+from sluicegate.errors import StateUnusable
+from sluicegate.service import prepare, runs
+from sluicegate.service.context import Context, Policy
+from tests.simulation.plan import Plan
+from tests.simulation.ports import Blobs, Fate, Locks, Network, Store, Trace, Workers
+from tests.support.simulation import Died, SeededIds, VirtualClock, VirtualLoop, World
+
+BOUND_S = 900.0
+"""Virtual seconds within which every plan must be done."""
+
+
+class Broken(BaseException):
+    """A promise is broken: nothing may handle it."""
+
+
+@dataclass
+class Outcome:
+    """How a plan ended; ``broken`` is the sentence of the first broken promise."""
+
+    plan: Plan
+    trace: Trace
+    broken: str | None = None
+    hash: str = field(default="")
+
+
+class _Quick(SqlStore):
+    """The store on a copy of a migrated file."""
+
+    def _migrate(self) -> None:
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("ROLLBACK")
+            connection.exec_driver_sql("PRAGMA synchronous=OFF")
+            connection.exec_driver_sql("BEGIN")
+
+
+@cache
+def _template() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.sqlite3"
+        store = SqlStore(path, inline=True)
+        store._engine.dispose()
+        return path.read_bytes()
+
+
+def _write(path: Path, which: int, count: int) -> None:
+    with path.open("w") as out:
+        for i in range(count):
+            content = "word " * (5 + (i * 37 + which * 11) % 90)
+            body = {"model": "m-batch", "messages": [{"role": "user", "content": content}]}
+            line = {"custom_id": f"r{which}-{i}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+            out.write(json.dumps(line) + "\n")
+
+
+class _Play:
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan, self.folder, self.trace = plan, folder, Trace()
+        (folder / "provider").mkdir()
+        (folder / "state").mkdir()
+        (folder / "state" / "s.sqlite3").write_bytes(_template())
+        self.store = _Quick(folder / "state" / "s.sqlite3", inline=True)
+        for which, count in enumerate(plan.inputs):
+            _write(folder / f"in{which}.jsonl", which, count)
+        faults = tuple(Fault(on="line", kind=kind, nth=nth) for nth, kind in plan.lines)
+        account = Account(
+            limit=plan.limit, rate=plan.rate, validating_s=plan.validating_s, fail_fast=not plan.late, headers=False,
+            seed=plan.seed, faults=faults,
+        )  # fmt: skip
+        self.world = World(account, folder / "provider")
+        self.locks: dict[str, Fate] = {}
+        self.broken: str | None = None
+
+    def fail(self, sentence: str) -> None:
+        self.broken = self.broken or sentence
+        raise Broken(sentence)
+
+    def check(self) -> None:
+        """The promises that hold at every commit."""
+        model = self.world.model
+        if model.executed_again:
+            self.fail("a request was executed twice")
+        if model.offered_max > 1.0:
+            self.fail(f"offered {model.offered_max:.3f} of what fits")
+        theirs = sum(batch.charge for batch in model.batches.values() if batch.status in LIVE)
+        with self.store._engine.connect() as connection:
+            ours = connection.execute(sa.text("SELECT coalesce(sum(reserved + held), 0) FROM ledger")).scalar_one()
+        if ours < theirs:
+            self.fail(f"our books say {ours}, the provider holds {theirs}")
+
+    async def life(self, number: int, which: int, attempt: int, at: int, how: str) -> None:
+        fate = Fate(f"p{number}.{attempt}", self.trace, at, how)
+        ctx = Context(
+            clock=VirtualClock(), ids=SeededIds((self.plan.seed, number, attempt)),
+            store=Store(self.store, fate, self.check), blobs=Blobs(self.folder / "state", fate),
+            workers=Workers(fate), lock=Locks(self.locks, fate), backend=Network(self.world, self.plan, fate),
+            counter=default_counter, policy=Policy(poll_s=2.0, poll_max_s=30.0), instance=fate.name,
+            listen=lambda event: self.trace.add(f"  {fate.name}: {event.sentence}"),
+        )  # fmt: skip
+        request = prepare.Request(
+            inputs=(str(self.folder / f"in{which}.jsonl"),), output=self.folder / f"out{which}.jsonl",
+            errors=self.folder / f"err{which}.jsonl", cap=self.plan.limit,
+        )  # fmt: skip
+        try:
+            started_at = ctx.clock.now()
+            copied = await prepare.copy_inputs(ctx, request, None)
+            digest = prepare.digest_of(copied)
+            known = await prepare.known_run(ctx, request, digest)
+            if known is None:
+                seen = await prepare.check(ctx, request, copied, CheckRules(dialect=Dialect.AZURE), None)
+                row = await prepare.enter(ctx, request, copied, seen, digest)
+            elif ctx.lock.acquire(f"run-{known.id}"):  # as api.py does it: a follower changes nothing
+                row = await prepare.resume(ctx, request, known)
+            else:
+                row = known
+            await runs.perform(
+                ctx, row, ways=runs.Ways(), stop=asyncio.Event(), show=None, started_at=started_at,
+                resumed=known is not None,
+            )  # fmt: skip
+        finally:
+            fate.dead = True
+
+    async def process(self, number: int, which: int, deaths: tuple[tuple[int, str], ...]) -> None:
+        await asyncio.sleep(0.3 * number * (self.plan.seed % 3))
+        for attempt, (at, how) in enumerate([*deaths, (0, "never")]):
+            try:
+                await self.life(number, which, attempt, at, how)
+            except (Died, StateUnusable):
+                await asyncio.sleep(0.7)
+                continue
+            return
+
+    async def all(self) -> None:
+        plan = self.plan
+        works = [asyncio.ensure_future(self.process(i, w, d)) for i, (w, d) in enumerate(plan.processes)]
+        try:
+            await asyncio.wait_for(asyncio.gather(*works), BOUND_S)
+        except TimeoutError:
+            self.fail("work was not done in time")
+        await asyncio.sleep(300.0)  # what is still on its way arrives
+        self.world.model.advance(VirtualClock().now())
+        self.check()
+        self.at_the_end()
+
+    def at_the_end(self) -> None:
+        for which, count in enumerate(self.plan.inputs):
+            ids: list[list[str]] = []
+            for kind in ("out", "err"):
+                path = self.folder / f"{kind}{which}.jsonl"
+                text = path.read_text().splitlines() if path.exists() else []
+                ids.append([json.loads(line)["custom_id"] for line in text])
+            wanted = [f"r{which}-{i}" for i in range(count)]
+            if sorted(ids[0] + ids[1]) != sorted(wanted):
+                self.fail(f"input {which}: some requests did not end exactly once")
+            if any(sorted(found, key=wanted.index) != found for found in ids):
+                self.fail(f"input {which}: results are out of order")
+        with self.store._engine.connect() as connection:
+            if connection.execute(sa.text("SELECT coalesce(sum(reserved + held), 0) FROM ledger")).scalar_one():
+                self.fail("a reservation outlived its batch")
+        if any(batch.status in LIVE for batch in self.world.model.batches.values()):
+            self.fail("a batch that nobody waits for is still at the provider")
+
+
+def play(plan: Plan) -> Outcome:
+    """Play ``plan``; nothing is raised for what the service does wrong."""
+    root = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=root))
+    loop = VirtualLoop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # the dead leave tasks behind
+    broken: str | None = None
+    one = _Play(plan, folder)
+    try:
+        with mock.patch("os.fsync"):
+            loop.run_until_complete(one.all())
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        broken = one.broken or f"{type(error).__name__}: {error}"
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        one.store._engine.dispose()
+        shutil.rmtree(folder)
+    text = "\n".join(one.trace.lines).replace(str(folder), "")
+    broken = broken.replace(str(folder), "") if broken else one.broken
+    return Outcome(plan, one.trace, broken, hashlib.sha256(text.encode()).hexdigest())

@@ -1,0 +1,227 @@
+"""The ports of one simulated process: every call is a failpoint, and the network may lose, delay and break."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sluicegate.adapters.blobs import FolderBlobs
+from sluicegate.adapters.store import SqlStore
+from sluicegate.core.lifecycle import Stage
+from sluicegate.errors import OutcomeUnknown, StateUnusable, Throttled, Unavailable
+from tests.simulation.plan import Plan
+from tests.support.simulation import Deaths, Died, ModelBackend, World
+
+
+@dataclass
+class Trace:
+    """What happened, in order, and what of the code it covered."""
+
+    lines: list[str] = field(default_factory=list)
+    deaths: Counter[str] = field(default_factory=Counter)
+    points: set[str] = field(default_factory=set)
+    transitions: set[str] = field(default_factory=set)
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def add(self, text: str) -> None:
+        self.lines.append(f"{asyncio.get_running_loop().time():12.4f} {text}")
+
+
+class Fate:
+    """One life of a process: it dies at one port call, and then touches nothing any more."""
+
+    def __init__(self, name: str, trace: Trace, at: int, how: str) -> None:
+        self.name, self.trace, self.at, self.how = name, trace, at, how
+        self.calls = 0
+        self.dead = False
+
+    def enter(self, point: str) -> int:
+        if self.dead:
+            raise Died
+        self.calls += 1
+        self.trace.points.add(point)
+        self.trace.add(f"{self.name} {point}")
+        if self.calls == self.at and (self.how == "before" or (self.how in ("torn", "full") and point != "write")):
+            self.die(f"{point}:before")
+        return self.calls
+
+    def leave(self, number: int, point: str) -> None:
+        if self.dead:
+            raise Died
+        if number == self.at and self.how == "after":
+            self.die(f"{point}:after")
+
+    def die(self, point: str) -> None:
+        self.dead = True
+        self.trace.deaths[point] += 1
+        self.trace.add(f"{self.name} DIES {point}")
+        raise Died
+
+
+class Locks:
+    """OS locks of one process; the system frees those of the dead."""
+
+    def __init__(self, shared: dict[str, Fate], me: Fate) -> None:
+        self._shared, self._me = shared, me
+
+    def acquire(self, name: str) -> bool:
+        owner = self._shared.get(name)
+        if owner is not None and owner is not self._me and not owner.dead:
+            return False
+        self._shared[name] = self._me
+        return True
+
+    def is_free(self, name: str) -> bool:
+        owner = self._shared.get(name)
+        return owner is None or owner.dead
+
+    def release(self, name: str) -> None:
+        if self._shared.get(name) is self._me:
+            del self._shared[name]
+
+
+class _Tx:
+    def __init__(self, tx: Any, trace: Trace) -> None:
+        self._tx, self._trace = tx, trace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tx, name)
+
+    def move_part(self, part: str, before: Stage, after: Stage, **changes: Any) -> bool:
+        moved: bool = self._tx.move_part(part, before, after, **changes)
+        if moved:
+            self._trace.transitions.add(f"{before}>{after}")
+            self._trace.add(f"  {part} {before} -> {after}")
+        return moved
+
+
+class Store:
+    """The real store: a process dies before or after a commit, and the books are compared after each."""
+
+    def __init__(self, store: SqlStore, fate: Fate, check: Callable[[], None]) -> None:
+        self._store, self._fate, self._check = store, fate, check
+
+    async def transact(self, function: Any, /) -> Any:
+        await asyncio.sleep(0)  # another process may come in between
+        number = self._fate.enter("commit")
+        result = await self._store.transact(lambda tx: function(_Tx(tx, self._fate.trace)))
+        self._check()
+        self._fate.leave(number, "commit")
+        return result
+
+    async def close(self) -> None:
+        return None
+
+
+class Blobs:
+    """The real folder, with torn writes and a full disk."""
+
+    def __init__(self, folder: Path, fate: Fate) -> None:
+        self._real, self._fate = FolderBlobs(folder, inline=True), fate
+
+    def path(self, key: str) -> Path:
+        return self._real.path(key)
+
+    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> int:
+        number = self._fate.enter("write")
+        if number == self._fate.at and self._fate.how == "full":
+            self._fate.trace.deaths["write:full"] += 1
+            raise StateUnusable("the disk is full")
+        if number == self._fate.at and self._fate.how == "torn":
+            content = b"".join([chunk async for chunk in chunks])
+            self.path(key).with_name(f"{self.path(key).name}.torn.tmp").write_bytes(content[: len(content) // 2])
+            self._fate.die("write:torn")
+        size = await self._real.write(key, chunks)
+        self._fate.leave(number, "write")
+        return size
+
+    async def delete(self, *keys: str) -> None:
+        number = self._fate.enter("unlink")
+        await self._real.delete(*keys)
+        self._fate.leave(number, "unlink")
+
+
+class Workers:
+    """Inline, each function a failpoint of its own name."""
+
+    width = 1
+
+    def __init__(self, fate: Fate) -> None:
+        self._fate = fate
+
+    async def run(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        point = f"work.{getattr(function, '__name__', 'call')}"
+        number = self._fate.enter(point)
+        result = function(*args, **kwargs)
+        self._fate.leave(number, point)
+        return result
+
+    blocking = run
+
+    async def close(self) -> None:
+        return None
+
+
+class Network:
+    """The Backend port of one process, in front of the World that all share."""
+
+    def __init__(self, world: World, plan: Plan, fate: Fate) -> None:
+        self._inner = ModelBackend(world, Deaths(None, after=False))
+        self._plan, self._fate = plan, fate
+        self.resource, self.dialect = self._inner.resource, self._inner.dialect
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await self._call(name, *args, **kwargs)
+
+        return call
+
+    def _fault(self, op: str) -> str | None:
+        calls = self._fate.trace.calls
+        calls[op] += 1
+        return next((kind for call, nth, kind in self._plan.faults if (call, nth) == (op, calls[op])), None)
+
+    async def _call(self, op: str, /, *args: Any, **kwargs: Any) -> Any:
+        number = self._fate.enter(op)
+        fault = self._fault(op)
+        writes = op in ("create", "upload")
+        if fault:
+            self._fate.trace.add(f"{self._fate.name} {op} FAULT {fault}")
+        if fault == "429":
+            raise Throttled("slow down", retry_after_s=3.0)
+        if fault in ("503", "reset"):
+            raise OutcomeUnknown("reset") if writes else Unavailable("503", status=503)
+
+        async def later() -> Any:
+            await asyncio.sleep({"late": 1.5, "delay": 20.0}.get(fault or "", 0.0))
+            return await getattr(self._inner, op)(*args, **kwargs)
+
+        # What was sent arrives whether or not the sender lives.
+        sent = asyncio.ensure_future(later())
+        sent.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if fault == "late":
+            raise OutcomeUnknown("no answer in time")
+        result = await asyncio.shield(sent)
+        if fault == "lost":
+            raise OutcomeUnknown("the answer was lost") if writes else Unavailable("the answer was lost")
+        self._fate.leave(number, op)
+        return result
+
+    async def download(self, file_id: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        number = self._fate.enter("download")
+        fault = self._fault("download")
+        if fault == "503":
+            raise Unavailable("503", status=503)
+        async for chunk in self._inner.download(file_id, offset=offset):
+            if fault == "broken" and len(chunk) > 1:
+                yield chunk[: len(chunk) // 2]
+                raise Unavailable("broken off")
+            yield chunk
+        self._fate.leave(number, "download")
+
+    async def deployment_limit(self, deployment: str) -> int | None:
+        return None
