@@ -161,8 +161,8 @@ class Tx(Protocol):
     def run(self, run: str) -> RunRow | None:
         """One run."""
 
-    def runs(self, *, digest: str | None = None) -> list[RunRow]:
-        """All runs, newest first, or those with this digest."""
+    def runs(self, *, digest: str | None = None, unfinished: bool = False) -> list[RunRow]:
+        """All runs, newest first, or those with this digest, or those that have not ended."""
 
     def update_run(self, run: str, **changes: Any) -> None:
         """Change columns of a run."""

@@ -142,8 +142,10 @@ class SqlTx:
     def run(self, run: str) -> RunRow | None:
         return self._one(RunRow, schema.runs.c.id == run)
 
-    def runs(self, *, digest: str | None = None) -> list[RunRow]:
+    def runs(self, *, digest: str | None = None, unfinished: bool = False) -> list[RunRow]:
         where = [] if digest is None else [schema.runs.c.digest == digest]
+        if unfinished:
+            where.append(schema.runs.c.state.in_([state for state in RunState if not state.final]))
         return self._select(RunRow, *where, order=schema.runs.c.created_at.desc())
 
     def update_run(self, run: str, **changes: Any) -> None:

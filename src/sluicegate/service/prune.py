@@ -7,6 +7,7 @@ from typing import Any
 from sluicegate.core import join
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.rows import BatchRow, PartRow, RunRow
+from sluicegate.core.tenancy import FileRow
 from sluicegate.ports import Tx
 from sluicegate.service import collector
 from sluicegate.service.context import Context
@@ -22,12 +23,19 @@ async def prune(ctx: Context, *, keep_s: float, dry_run: bool) -> dict[str, Any]
     before = ctx.clock.now() - keep_s
 
     def read(tx: Tx) -> list[tuple[RunRow, list[BatchRow], list[PartRow]]]:
-        old = [r for r in tx.runs() if r.state.final and r.finished_at is not None and r.finished_at <= before]
+        old = [
+            run
+            for run in tx.runs()
+            if run.state.final and run.tenant is None and run.finished_at is not None and run.finished_at <= before
+        ]
         return [(run, tx.batches(run.id), tx.parts(run=run.id)) for run in old]
 
     old = await ctx.store.transact(read)
     kept = await ctx.store.transact(
-        lambda tx: {b.input for b in tx.batches() if b.run not in {run.id for run, _, _ in old}}
+        lambda tx: (
+            {b.input for b in tx.batches() if b.run not in {run.id for run, _, _ in old}}
+            | {file.blob for file in tx.find(FileRow)}
+        )
     )
     freed = files = 0
     for run, batches, parts in old:
