@@ -117,6 +117,12 @@ Exit codes:
     sort_key=6,
 )
 app.command(
+    "sluicegate.cli.keys:app",
+    name="keys",
+    help="Make, list, revoke and rotate the keys of the gateway's tenants.",
+    sort_key=6,
+)
+app.command(
     "sluicegate.cli.prune:prune",
     name="prune",
     help="""Remove what finished runs keep in the data folder and at the provider.

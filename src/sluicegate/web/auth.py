@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -13,9 +12,9 @@ from starlette.requests import Request
 
 from sluicegate.core.tenancy import KeyRow, Role
 from sluicegate.ports import Store
+from sluicegate.service.keys import PREFIX, digest_of
 from sluicegate.web.dialects import Problem, family_of
 
-PREFIX: Final = "sgk"
 REMEMBERED_S: Final = 1.0
 """How long a key that was looked up is believed; a revocation takes effect after this at the latest."""
 
@@ -35,17 +34,6 @@ class Caller:
     def sees(self) -> dict[str, str]:
         """The rows that the caller sees: its tenant's, or all."""
         return {} if self.role is Role.ADMIN else {"tenant": self.tenant}
-
-
-def make_key(key_id: str) -> tuple[str, str]:
-    """A new key's text, shown once, and the digest that is stored. The secret has 192 random bits."""
-    secret = secrets.token_hex(24)
-    return f"{PREFIX}_{key_id.removeprefix('key_')}_{secret}", digest_of(secret)
-
-
-def digest_of(secret: str) -> str:
-    """The digest of a key's secret. It is random and long, so a plain hash cannot be searched through."""
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class Gatekeeper:

@@ -9,14 +9,12 @@ from collections.abc import Callable
 import uvicorn
 
 from sluicegate.api import rules_of
-from sluicegate.core.tenancy import KeyRow, Role, TenantRow
 from sluicegate.errors import StateUnusable, UsageError
-from sluicegate.ports import Tx
-from sluicegate.service.context import Context
+from sluicegate.service import keys
 from sluicegate.service.desk import DESK, Desk, DeskPolicy
 from sluicegate.settings import Settings
 from sluicegate.web.app import make_app
-from sluicegate.web.auth import Gatekeeper, make_key
+from sluicegate.web.auth import Gatekeeper
 from sluicegate.web.state import Gateway
 from sluicegate.wiring import context
 
@@ -50,7 +48,9 @@ async def _serve(
             raise StateUnusable(
                 f"another gateway serves the data folder {settings.state}; stop it, or name another --state"
             )
-        key = await _first_key(ctx)
+        # So that one person can begin: a key of the tenant "default" if there is none at all.
+        first = await keys.create(ctx.store, ctx.ids, ctx.clock, tenant="default", only_first=True)
+        key = first["key"] if first else None
         policy = DeskPolicy(active_max=settings.gateway_active_max, expire=settings.gateway_due == "expire")
         desk = Desk(ctx, rules_of(settings, ctx.backend.dialect), policy)
         app = make_app(Gateway(ctx=ctx, desk=desk, settings=settings, gatekeeper=Gatekeeper(ctx.store)))
@@ -66,23 +66,6 @@ async def _serve(
         finally:
             desk.stop()
             await turning
-
-
-async def _first_key(ctx: Context) -> str | None:
-    """A key of the tenant ``default`` if there is none at all: so that one person can begin."""
-    key_id = ctx.ids.new("key")
-    text, digest = make_key(key_id)
-    now = ctx.clock.now()
-
-    def write(tx: Tx) -> bool:
-        if tx.find(KeyRow):
-            return False
-        if not tx.find(TenantRow, id="default"):
-            tx.insert(TenantRow(id="default", weight=1.0, created_at=now))
-        tx.insert(KeyRow(id=key_id, tenant="default", role=Role.USER, digest=digest, created_at=now))
-        return True
-
-    return text if await ctx.store.transact(write) else None
 
 
 class _Server(uvicorn.Server):
