@@ -23,7 +23,7 @@ from sluicegate.core.rules import CheckRules
 from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus
 from sluicegate.errors import BackendError, DeploymentNotFound, Interrupted, SluicegateError
-from sluicegate.ports import Tx
+from sluicegate.ports import Tx, Workers
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context
 from sluicegate.service.intake import CopiedInput, Inspection
@@ -66,10 +66,11 @@ class Desk:
 
     Args:
         rules: What input files are checked against.
+        checkers: Where that is done: processes, so that a large file does not slow the answers to others.
     """
 
-    def __init__(self, ctx: Context, rules: CheckRules, policy: DeskPolicy) -> None:
-        self._ctx, self._rules, self._policy = ctx, rules, policy
+    def __init__(self, ctx: Context, rules: CheckRules, policy: DeskPolicy, checkers: Workers | None = None) -> None:
+        self._ctx, self._rules, self._policy, self._checkers = ctx, rules, policy, checkers
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._checks: dict[str, asyncio.Task[None]] = {}
@@ -181,7 +182,7 @@ class Desk:
                 errors=ctx.blobs.path(f"files/{batch.id}-error.jsonl"), tenant=batch.tenant,
                 redirect=self._rules.redirect, cap=self._rules.limit, due_at=batch.due_at,
             )  # fmt: skip
-            inspection = await prepare.check(ctx, request, copied, self._rules, None)
+            inspection = await prepare.check(ctx, request, copied, self._rules, None, self._checkers)
             problems = _problems(inspection, batch.endpoint)
             if problems:
                 await self._fail(batch, problems)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from sluicegate.adapters.workers import ProcessWorkers
 from sluicegate.api import rules_of
 from sluicegate.errors import StateUnusable, UsageError
 from sluicegate.service import keys
@@ -52,7 +53,8 @@ async def _serve(
         first = await keys.create(ctx.store, ctx.ids, ctx.clock, tenant="default", only_first=True)
         key = first["key"] if first else None
         policy = DeskPolicy(active_max=settings.gateway_active_max, expire=settings.gateway_due == "expire")
-        desk = Desk(ctx, rules_of(settings, ctx.backend.dialect), policy)
+        checkers = ProcessWorkers(settings.workers or None)
+        desk = Desk(ctx, rules_of(settings, ctx.backend.dialect), policy, checkers)
         app = make_app(Gateway(ctx=ctx, desk=desk, settings=settings, gatekeeper=Gatekeeper(ctx.store)))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, proxy_headers=False, lifespan="off", server_header=False,
@@ -66,6 +68,7 @@ async def _serve(
         finally:
             desk.stop()
             await turning
+            await checkers.close()
 
 
 class _Server(uvicorn.Server):
