@@ -133,3 +133,32 @@ def test_no_path_from_a_client_reaches_the_disk(small: Served) -> None:
     assert all(len(name.removesuffix(".jsonl")) == 64 for name in left_over(small))
     small.client().files.delete(file.id)
     assert left_over(small) == []
+
+
+def test_ended_batches_are_forgotten_after_their_time(tmp_path: Path, requests_file: Callable[..., Path]) -> None:
+    """Rows, results and copies go, here and at the provider; the client's own upload stays until it is deleted."""
+    with emulator(validating="0.1s", start="0.1s", finalizing="0.1s") as provider:
+        served = Served(provider.url, tmp_path / "state", ("--set", "gateway_keep=1s")).start()
+        try:
+            client = served.client()
+            file = client.files.create(file=requests_file(3), purpose="batch")
+            batch = client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+            ended, _ = until_ended(client, batch)
+            limit = time.monotonic() + 40
+            while client.batches.list().data and time.monotonic() < limit:
+                time.sleep(0.3)
+
+            assert client.batches.list().data == []
+            assert [one.id for one in client.files.list().data] == [file.id]
+            with pytest.raises(openai.NotFoundError):
+                client.files.content(ended.output_file_id)
+            assert [
+                p.name for name in ("files", "results", "indexes", "parts") for p in (served.state / name).iterdir()
+            ] == []
+            assert client.files.delete(file.id).deleted and left_over(served) == []
+            at_provider = openai.OpenAI(base_url=f"{provider.url}/v1", api_key="x")
+            assert at_provider.files.list().data == []
+        finally:
+            served.end()

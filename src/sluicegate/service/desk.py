@@ -20,17 +20,20 @@ from sluicegate.core.lifecycle import RunState
 from sluicegate.core.report import Progress
 from sluicegate.core.rows import BatchRow, RunRow
 from sluicegate.core.rules import CheckRules
-from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
+from sluicegate.core.tenancy import ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus
 from sluicegate.errors import BackendError, DeploymentNotFound, Interrupted, SluicegateError
 from sluicegate.ports import Tx, Workers
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context
 from sluicegate.service.intake import CopiedInput, Inspection
+from sluicegate.service.retention import OPEN, sweep
 
 LOG = logging.getLogger("sluicegate.gateway")
 
 TURN_S: Final = 1.0
+SWEEP_S: Final = 10.0
+SWEEP: Final = "sweep"
 CHECKS: Final = 2
 """Input files that are checked at the same time."""
 
@@ -40,7 +43,6 @@ ERRORS_SHOWN: Final = 100
 AGAIN_S: Final = 5.0
 AGAIN_MOST_S: Final = 60.0
 
-OPEN: Final = frozenset(status for status in BatchStatus if status not in ENDS)
 DESK: Final = "gateway"
 """The lock of the process that serves a data folder's gateway."""
 
@@ -54,11 +56,13 @@ class DeskPolicy:
 
     Attributes:
         active_max: Batches that are driven at once; others wait their turn, tenants taking turns.
+        keep_s: How long ended batches, their result files and their parts are kept.
         expire: True: a batch ends at its due time (OpenAI's way). False: it goes on (Azure's way).
     """
 
     active_max: int = 64
     expire: bool = True
+    keep_s: float = 2_592_000.0
 
 
 class Desk:
@@ -75,9 +79,11 @@ class Desk:
         self._stop = asyncio.Event()
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._drives: dict[str, asyncio.Task[None]] = {}
+        self._sweeps: dict[str, asyncio.Task[None]] = {}
         self._again: dict[str, tuple[float, float]] = {}
         self.progress: dict[str, Progress] = {}
         self._turned = time.monotonic()
+        self._swept_at = 0.0
 
     def wake(self) -> None:
         """Something changed: look now."""
@@ -104,7 +110,9 @@ class Desk:
                 continue
         for task in self._checks.values():
             task.cancel()
-        await asyncio.gather(*self._checks.values(), *self._drives.values(), return_exceptions=True)
+        await asyncio.gather(
+            *self._checks.values(), *self._drives.values(), *self._sweeps.values(), return_exceptions=True
+        )
 
     def stop(self) -> None:
         """End :meth:`run`: checks are broken off, drivers stop at a safe point; the next start goes on."""
@@ -126,6 +134,9 @@ class Desk:
                 self._start(self._checks, batch.id, self._check(batch))
         for batch in self._next([b for b in ready if b.run is not None and b.id not in self._drives], open_):
             self._start(self._drives, batch.id, self._drive(batch))
+        if now >= self._swept_at + SWEEP_S and not self._sweeps:
+            self._swept_at = now
+            self._start(self._sweeps, SWEEP, sweep(self._ctx, keep_s=self._policy.keep_s))
 
     def _next(self, waiting: list[ClientBatchRow], open_: list[ClientBatchRow]) -> list[ClientBatchRow]:
         """Whom to drive next: the tenant that has fewest driven, its batch with the earliest due time."""

@@ -15,7 +15,7 @@ from sluicegate.core.limits import OPENAI, parse_duration
 from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus
 from sluicegate.ports import Tx
-from sluicegate.service.desk import OPEN
+from sluicegate.service.retention import OPEN
 from sluicegate.web.auth import Caller
 from sluicegate.web.dialects import Problem, family_of, not_found
 from sluicegate.web.paging import listing, page

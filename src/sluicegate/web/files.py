@@ -11,11 +11,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from sluicegate.core.rows import BatchRow
-from sluicegate.core.tenancy import ClientBatchRow, FileRow
+from sluicegate.core.tenancy import FileRow
 from sluicegate.ports import Tx
-from sluicegate.service.desk import OPEN
 from sluicegate.service.prepare import input_key
+from sluicegate.service.retention import drop_file
 from sluicegate.web.dialects import Problem, family_of, not_found
 from sluicegate.web.paging import listing, page
 from sluicegate.web.state import caller_of, gateway_of
@@ -130,29 +129,8 @@ async def show(request: Request, id: str) -> Response:
 async def delete(request: Request, id: str) -> Response:
     """Its content goes too, unless a batch still needs it."""
     file = await find_file(request, id)
-    await drop(request, file)
+    await drop_file(gateway_of(request).ctx, file)
     return JSONResponse({"id": file.id, "object": "file", "deleted": True})
-
-
-async def drop(request: Request, file: FileRow) -> None:
-    """Delete a file's row, and its content once nothing refers to it."""
-    ctx = gateway_of(request).ctx
-
-    def write(tx: Tx) -> None:
-        tx.remove(FileRow, file.id)
-        needed = (
-            bool(tx.find(FileRow, blob=file.blob))
-            or bool(tx.find(ClientBatchRow, input=file.blob, status=OPEN))
-            or _run_needs(tx.batches(), file.blob)
-        )
-        if not needed:
-            ctx.blobs.path(file.blob).unlink(missing_ok=True)
-
-    await ctx.store.transact(write)
-
-
-def _run_needs(batches: list[BatchRow], blob: str) -> bool:
-    return any(batch.input == blob for batch in batches)
 
 
 @router.api_route("/files/{id}/content", methods=["GET", "HEAD"], summary="A file's content")

@@ -52,7 +52,11 @@ async def _serve(
         # So that one person can begin: a key of the tenant "default" if there is none at all.
         first = await keys.create(ctx.store, ctx.ids, ctx.clock, tenant="default", only_first=True)
         key = first["key"] if first else None
-        policy = DeskPolicy(active_max=settings.gateway_active_max, expire=settings.gateway_due == "expire")
+        policy = DeskPolicy(
+            active_max=settings.gateway_active_max,
+            expire=settings.gateway_due == "expire",
+            keep_s=settings.gateway_keep,
+        )
         checkers = ProcessWorkers(settings.workers or None)
         desk = Desk(ctx, rules_of(settings, ctx.backend.dialect), policy, checkers)
         app = make_app(Gateway(ctx=ctx, desk=desk, settings=settings, gatekeeper=Gatekeeper(ctx.store)))
