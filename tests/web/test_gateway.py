@@ -170,3 +170,22 @@ def test_without_a_valid_key_nothing_is_shown(gateway: Served, path: str) -> Non
     for headers in ({}, {"api-key": "x"}, {"authorization": f"Bearer {forged}"}):
         assert client._client.get(gateway.url + path, headers=headers).status_code == 401
     assert client._client.get(gateway.url + path, headers={"api-key": gateway.key}).status_code == 200
+
+
+def test_quota_check_says_what_a_file_would_be_and_submits_nothing(
+    provider: Any, gateway: Served, requests_file: Make
+) -> None:
+    """Problems, tokens, what fits now; another run of the emulator's books shows no new batch."""
+    client = gateway.client()
+    until_ended(client, create(client, requests_file(1)))
+    before = provider.report()["batches"]
+    file = client.files.create(file=requests_file(300, words=220), purpose="batch")
+
+    report: Any = client.post("/quota/check", body={"input_file_id": file.id}, cast_to=object)
+
+    assert report["requests"] == 300 and report["problem_count"] == 0 and report["tokens"] > 60_000
+    forecast = report["deployments"]["gpt-4.1"]
+    assert 0 < forecast["fits_now"] <= 30_000 and forecast["done_at"] > time.time()
+    assert provider.report()["batches"] == before
+    with pytest.raises(openai.NotFoundError):
+        client.post("/quota/check", body={"input_file_id": "file-never"}, cast_to=object)

@@ -26,7 +26,7 @@ from sluicegate.errors import BackendError, DeploymentNotFound, Interrupted, Slu
 from sluicegate.ports import Tx, Workers
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context
-from sluicegate.service.intake import CopiedInput, Inspection
+from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
 from sluicegate.service.retention import OPEN, sweep
 
 LOG = logging.getLogger("sluicegate.gateway")
@@ -177,6 +177,13 @@ class Desk:
         await self._ctx.store.transact(lambda tx: tx.amend(ClientBatchRow, id_, reason=text))
 
     # -- validating ----------------------------------------------------------------------------------------------------
+
+    async def inspect(self, name: str, blob: str) -> Inspection:
+        """Check and count a client's input file without entering it."""
+        source = InputSource(name=name, path=self._ctx.blobs.path(blob))
+        return await inspect(
+            [source], rules=self._rules, workers=self._checkers or self._ctx.workers, counter=self._ctx.counter
+        )
 
     async def _check(self, batch: ClientBatchRow) -> None:
         ctx = self._ctx
