@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-gateway test test-all bench lock dist clean
+.PHONY: help demo demo-gateway test test-all contract bench lock dist clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -34,6 +34,13 @@ test: $(VENV)/.dev ## Everything that guards a commit
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -m "not slow"
+
+# Against the emulator by default; `make contract BASE_URL=https://NAME.openai.azure.com DIALECT=azure API_KEY=… MODEL=…`
+# against any other server (docs/contract.md). TESTS=slow adds the clients that are installed for it.
+contract: $(VENV)/.dev ## The contract of the Batch API, against the emulator or any BASE_URL
+	@CONTRACT_BASE_URL="$(BASE_URL)" CONTRACT_DIALECT="$(or $(DIALECT),openai)" CONTRACT_KEY="$(API_KEY)" \
+	CONTRACT_MODEL="$(MODEL)" CONTRACT_API_VERSION="$(API_VERSION)" CONTRACT_POLL_S="$(POLL_S)" \
+	$(BIN)/python -m pytest tests/contract $(if $(filter slow,$(TESTS)),,-m "not slow")
 
 test-all: $(VENV)/.dev ## The slow suites too
 	$(BIN)/python -m pytest

@@ -1,6 +1,7 @@
 """Bring the generated parts of the documentation up to date: `python docs/regenerate.py` (`--check` only compares).
 
-The options of each command between `<!-- help:NAME -->` and `<!-- end -->`, and docs/settings.md as a whole.
+The options of each command between `<!-- help:NAME -->` and `<!-- end -->`, the emulator's presets between
+`<!-- presets -->` and `<!-- end -->`, and docs/settings.md as a whole.
 """
 
 from __future__ import annotations
@@ -13,6 +14,16 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- help:([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+PRESETS = re.compile(r"(<!-- presets -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def presets_table() -> str:
+    """The emulator's presets, a row each."""
+    from sluicegate.emulator.presets import PRESETS as presets
+
+    rows = [f"| `{name}` | {one.imitates} | {one.source} |" for name, one in presets.items()]
+    return "\n".join(["| `--preset` | imitates | source |", "|---|---|---|", *rows])
 
 
 def help_of(command: str) -> str:
@@ -33,7 +44,8 @@ def pages() -> dict[Path, str]:
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text(encoding="utf-8")
         if BLOCK.search(text):
-            wanted[page] = BLOCK.sub(lambda m: f"{m[1]}```\n{help_of(m[2])}\n```\n{m[3]}", text)
+            text = BLOCK.sub(lambda m: f"{m[1]}```\n{help_of(m[2])}\n```\n{m[3]}", text)
+            wanted[page] = PRESETS.sub(lambda m: f"{m[1]}{presets_table()}\n{m[2]}", text)
     return wanted
 
 

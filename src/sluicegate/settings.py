@@ -208,7 +208,12 @@ class Settings(GatewaySettings):
         section="Machine", shown="the user's data folder",
     )  # fmt: skip
     workers: Count = setting(
-        0, "Processes that check and count; 0 is one per CPU.", section="Machine", unit="processes", ge=0, le=1_024
+        0,
+        "Processes or threads that check and count; 0 is one per CPU.",
+        section="Machine",
+        unit="workers",
+        ge=0,
+        le=1_024,
     )
 
     @model_validator(mode="after")

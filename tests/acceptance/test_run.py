@@ -175,7 +175,7 @@ def test_odd_result_lines_are_repaired_or_reported(
     provider: RunningEmulator, requests: Path, fault: str, failed: int
 ) -> None:
     """What failed for a passing reason goes again; a content filter is final and ends in the error file."""
-    provider.post("/_emulator/fault", on="line", kind=fault, nth=2, times=1)
+    provider.post("/_emulator/fault", on="line", kind=fault, nth=2, times=1, batch=1)
     code, output = run(provider, requests, "--limit", "20K")
 
     assert code == (1 if failed else 0), output
@@ -274,6 +274,16 @@ def test_bad_lines_refuse_or_are_set_aside(provider: RunningEmulator, requests: 
     assert code == 1, output
     assert ids(requests.with_name("requests.errors.jsonl")) == ["request-3"]
     assert len(ids(results(requests))) == 199
+
+
+def test_results_that_could_not_be_written_are_not_paid_for(provider: RunningEmulator, requests: Path) -> None:
+    """Exit 2 before anything is submitted."""
+    in_the_way = requests.with_name("file")
+    in_the_way.touch()
+
+    code, output = run(provider, requests, "-o", str(in_the_way / "results.jsonl"))
+    assert code == 2 and "cannot be written" in output, output
+    assert provider.report()["batches"] == 0
 
 
 def test_a_wrong_key_and_a_wrong_deployment_end_with_exit_5(requests: Path) -> None:

@@ -117,13 +117,13 @@ def test_azure_tells_the_limit_with_every_create() -> None:
     ("content", "code"),
     [
         (b"", "empty_file"), (b"{no json\n", "invalid_json_line"), (line("a") + line("a"), "duplicate_custom_id"),
-        (line("a", stream=True), "streaming_unsupported"), (line("a") + line("b", model="other"), "model_mismatch"),
+        (line("a", stream=True), "streaming_unsupported"), (line("a") + line("b", model="other"), "mismatched_model"),
         (b'{"method":"POST","url":"/v1/chat/completions","body":{}}\n', "missing_required_parameter"),
     ],
 )  # fmt: skip
 def test_faulty_files_fail_in_validating_with_the_providers_codes(content: bytes, code: str) -> None:
     """Everything about content shows after the create, never before (F§5.3)."""
-    with emulator(**FAST) as provider, SURFACES["openai"](provider.url) as client:
+    with emulator(dialect="openai", **FAST) as provider, SURFACES["openai"](provider.url) as client:
         batch = wait(client, create(client, upload(client, content)).id)
 
         assert batch.status == "failed"

@@ -202,4 +202,6 @@ def _size(gate: Gate, limit: int) -> int:
     spread = 0.3 + 1.4 * ((gate.serial * 0.6180339887498949) % 1.0)
     rate = limit / hold if hold else 0.0
     open_to_us = max(1, limit - gate.foreign - gate.lagging)
+    if gate.my_share is not None:
+        open_to_us = max(1, min(open_to_us, gate.my_share))
     return max(1, round(open_to_us / parts * spread), round(rate * gate.part_s_least))

@@ -32,7 +32,7 @@ GROWTH: Final = 1.5
 PROBE_AFTER_HOLDS: Final = 3.0
 """A probe is made when nothing was refused for this many times the usual life of a batch."""
 
-BUSY: Final = 0.7
+BUSY: Final = 0.8
 """From this share of looks with answers on, the service is what holds work up, and a higher limit would bring little."""
 
 PATIENCE: Final = 20.0

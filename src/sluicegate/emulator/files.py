@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,27 +15,20 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from sluicegate import vocabulary
+from sluicegate.core.limits import AZURE
+from sluicegate.emulator.answers import PIECE, Answers, Asked, FixedAnswers, LineRequest, Reply, count
+from sluicegate.emulator.batch import Batch, InputFacts
 from sluicegate.emulator.config import Account
-from sluicegate.emulator.model import Batch, InputFacts, Model
+from sluicegate.emulator.faults import FAILED_LINES
+from sluicegate.emulator.model import Model
 
-PIECE: Final = 100_000
+ANSWERED_AT_ONCE: Final = 500
 BATCH_LINES: Final = 500
 PROBLEMS_MOST: Final = 100
+EMBEDDINGS_MOST: Final = 50_000
+"""Inputs of all lines of an embeddings batch (OpenAI's guide, F§3.1); the code of the error is a choice."""
 
-_ANSWER: Final = (
-    "This is an emulated answer: no model was asked. "
-    "The emulator of Sluicegate counted your request and let it through."
-)
-
-
-class _Line(msgspec.Struct):
-    custom_id: str
-    method: str
-    url: str
-    body: msgspec.Raw
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(LineRequest).decode
 _decode = msgspec.json.Decoder().decode
 
 
@@ -45,12 +38,6 @@ def _encoding(model: str) -> str:
         return "o200k_base"
     old = model.startswith(("gpt-3.5", "gpt-35", "text-embedding", "gpt-4"))
     return "cl100k_base" if old else "o200k_base"
-
-
-def count(text: str, encoding: str) -> int:
-    """Tokens of a text by tiktoken; very long ones in pieces."""
-    coder = vocabulary.encoding(encoding)
-    return sum(len(coder.encode_ordinary(text[i : i + PIECE])) for i in range(0, len(text), PIECE))
 
 
 def texts_of(body: dict[str, Any]) -> tuple[list[str], int]:
@@ -83,7 +70,6 @@ def read(path: Path, account: Account) -> InputFacts:
     facts = InputFacts(tokens=array("I"), identity=array("Q"), quarter_chars=0, deployment="", url="")
     seen: set[int] = set()
     waiting: list[tuple[list[str], int]] = []
-    encoding = "o200k_base"
     with path.open("rb", buffering=1 << 20) as file:
         for number, line in enumerate(file, 1):
             if number == 1 and line.startswith(b"\xef\xbb\xbf"):
@@ -96,15 +82,16 @@ def read(path: Path, account: Account) -> InputFacts:
             if problem is not None and len(facts.problems) < PROBLEMS_MOST:
                 facts.problems.append(problem)
             if len(waiting) >= BATCH_LINES:
-                encoding = _encoding(facts.deployment)
-                _count(waiting, facts, encoding)
-    _count(waiting, facts, _encoding(facts.deployment))
+                _count(waiting, facts, _encoding(account.model_of(facts.deployment)))
+    _count(waiting, facts, _encoding(account.model_of(facts.deployment)))
     if not facts.tokens and not facts.problems:
         return _failed(facts, "empty_file", "The input file is empty. Please ensure that the batch contains at least one "
                        "request.")  # fmt: skip
     most = account.requests_max
     if most is not None and len(facts.tokens) > most:
         return _failed(facts, "too_many_tasks", f"The input file has more than {most} lines.")
+    if account.dialect == "openai" and facts.url.endswith("/embeddings") and facts.inputs > EMBEDDINGS_MOST:
+        return _failed(facts, "too_many_tasks", f"The input file has more than {EMBEDDINGS_MOST} embedding inputs.")
     return facts
 
 
@@ -133,7 +120,8 @@ def _read_line(
         line.decode()
     except msgspec.ValidationError as error:
         name = next((n for n in ("custom_id", "method", "url", "body") if f"`{n}`" in str(error)), None)
-        if name and "missing" in str(error):
+        # Azure's table has one code for every bad schema (F§5.2), OpenAI names the parameter (F§5.3).
+        if name and "missing" in str(error) and account.dialect == "openai":
             return _problem("missing_required_parameter", f"Missing required parameter: '{name}'.", number, name)
         return _problem("invalid_request", str(error), number)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -151,14 +139,25 @@ def _read_line(
     if not facts.deployment:
         facts.deployment, facts.url = model, request.url
     if model != facts.deployment:
-        return _problem("model_mismatch", "All requests of a file must name the same model.", number, "body.model")
+        code = "model_mismatch" if account.dialect == "azure" else "mismatched_model"
+        return _problem(code, "All requests of a file must name the same model.", number, "body.model")
     if request.url != facts.url:
         code = "url_mismatch" if account.dialect == "azure" else "invalid_url"
         text = "The URL provided for this request does not match the batch endpoint."
         return _problem(code, text, number, "url")
+    if account.dialect == "azure" and request.url not in AZURE.urls:
+        text = f"The URL '{request.url}' is not supported by the Batch API."
+        return _problem("invalid_request", text, number, "url")
     if body.get("stream"):
         text = "Chat Completions: Streaming is not supported in the Batch API."
-        return _problem("streaming_unsupported", text, number, "body.stream")
+        code = "invalid_request" if account.dialect == "azure" else "streaming_unsupported"
+        return _problem(code, text, number, "body.stream")
+    if request.method != "POST":
+        return _problem("invalid_request", f"The method '{request.method}' is not supported.", number, "method")
+    if account.dialect == "openai" and request.url.endswith("/chat/completions") and not body.get("messages"):
+        return _problem("invalid_request", "Messages parameter is required.", number, "body.messages")
+    given = body.get("input")
+    facts.inputs += len(given) if isinstance(given, list) and not all(isinstance(x, int) for x in given) else 1
     raw = bytes(request.body)
     facts.quarter_chars += (len(raw) if raw.isascii() else len(raw.decode())) // 4
     without_model = {key: value for key, value in body.items() if key != "model"}
@@ -182,58 +181,106 @@ def _count(waiting: list[tuple[list[str], int]], facts: InputFacts, encoding: st
     waiting.clear()
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- results -----------------------------------------------------------------------------------------------------------
 
 
-def write_results(model: Model, batch: Batch, source: Path, output: Path, errors: Path) -> None:
-    """Write a batch's output and error file, as far as it was executed, in a shuffled order."""
-    offsets = array("Q")
-    with source.open("rb", buffering=1 << 20) as file:
-        at = 0
-        for line in file:
-            if line.strip():
-                offsets.append(at)
-            at += len(line)
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What writing a batch's results showed: lines that the answers failed, tokens of the answers."""
+
+    failed: int
+    output_tokens: int
+
+
+def write_results(
+    model: Model, batch: Batch, source: Path, output: Path, errors: Path, answers: Answers | None = None
+) -> Written:
+    """Write a batch's output and error file, as far as it was executed, in a shuffled order.
+
+    Args:
+        answers: Who answers; None: the fixed text.
+    """
+    answers = answers or FixedAnswers()
+    starts = _line_starts(source)
     dice = random.Random(f"{model.account.seed}:{batch.id}:ids")
-    answer_tokens = count(_ANSWER, "o200k_base")
+    swapped = _swapped(batch)
+    failed = output_tokens = 0
     with source.open("rb", buffering=0) as file, output.open("wb", 1 << 20) as good, errors.open("wb", 1 << 18) as bad:
-        ends = [*offsets[1:], at]
-        for i in model.shuffled(batch):
-            request = _decode_line(os.pread(file.fileno(), ends[i] - offsets[i], offsets[i]))
-            for text, failed in _result_lines(model, batch, i, request, dice, answer_tokens):
-                (bad if failed else good).write(text + b"\n")
+
+        def line(i: int) -> LineRequest:
+            return _decode_line(os.pread(file.fileno(), starts[i + 1] - starts[i], starts[i]))
+
+        order = model.shuffled(batch)
+        for begin in range(0, len(order), ANSWERED_AT_ONCE):
+            chosen = [i for i in order[begin : begin + ANSWERED_AT_ONCE] if batch.fates.get(i) not in SILENT]
+            requests = [Asked(line(i), batch.tokens_of(i)) for i in chosen]
+            replies = dict(zip(chosen, answers.answer(requests, batch.deployment, dice), strict=True))
+            for i in order[begin : begin + ANSWERED_AT_ONCE]:
+                custom_id = line(swapped.get(i, i)).custom_id
+                reply = replies.get(i)
+                for text, is_failed in _result_lines(batch.fates.get(i), custom_id, reply, dice, model.account):
+                    (bad if is_failed else good).write(text + b"\n")
+                if reply is not None:
+                    failed += reply.status != 200
+                    output_tokens += reply.output_tokens
         if batch.ends_as == "expired":
             for i in range(batch.executed, len(batch.facts.tokens)):
-                request = _decode_line(os.pread(file.fileno(), ends[i] - offsets[i], offsets[i]))
                 message = "This request could not be executed before the completion window expired."
-                bad.write(_error_line(request.custom_id, dice, {"code": "batch_expired", "message": message}) + b"\n")
+                bad.write(_error_line(line(i).custom_id, dice, {"code": "batch_expired", "message": message}) + b"\n")
+    return Written(failed, output_tokens)
+
+
+def _line_starts(source: Path) -> array[int]:
+    """Where each line that is not blank begins, and where the last one ends."""
+    starts, at = array("Q"), 0
+    with source.open("rb", buffering=1 << 20) as file:
+        for line in file:
+            if line.strip():
+                starts.append(at)
+            at += len(line)
+    starts.append(at)
+    return starts
+
+
+def _swapped(batch: Batch) -> dict[int, int]:
+    """For lines whose answers are swapped with their neighbour's: under which line's id each goes."""
+    found: dict[int, int] = {}
+    for i in sorted(line for line, kind in batch.fates.items() if kind == "swapped"):
+        other = i + 1 if i + 1 < batch.executed else i - 1
+        if other >= 0 and i not in found and other not in found:
+            found[i], found[other] = other, i
+    return found
+
+
+SILENT: Final = FAILED_LINES | {"missing"}
+"""Fates of lines to which nobody answers."""
 
 
 def _result_lines(
-    model: Model, batch: Batch, i: int, request: _Line, dice: random.Random, answer_tokens: int
+    fate: str | None, custom_id: str, reply: Reply | None, dice: random.Random, account: Account
 ) -> Iterator[tuple[bytes, bool]]:
-    fate = model.line_fate(batch, i)
-    if fate == "missing":
-        return
-    if fate in ("0", "429", "500"):
-        body = {"error": {"message": f"emulated status {fate}", "type": "server_error", "param": None, "code": None}}
-        yield _line(request.custom_id, dice, int(fate), body, model.account), True
-        return
+    """(line, whether it goes to the error file) for each line that a request leaves behind."""
     if fate == "content_filter":
-        inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}}
-        error = {
-            "message": "The response was filtered due to the prompt triggering content management policy.",
-            "type": None, "param": "prompt", "code": "content_filter", "status": 400, "innererror": inner,
-        }  # fmt: skip
-        yield _line(request.custom_id, dice, 400, {"error": error}, model.account), True
-        return
-    used = round(batch.facts.tokens[i] * model.account.count_factor)
-    text = _line(request.custom_id, dice, 200, _answer(request, batch, dice, used, answer_tokens), model.account)
-    yield text, False
-    if fate == "doubled":
-        yield text, False
-    if fate == "unknown":
-        yield _line("nobody-sent-this", dice, 200, {}, model.account), False
+        yield _line(custom_id, dice, 400, {"error": CONTENT_FILTERED}, account), True
+    elif fate in FAILED_LINES:
+        kind = "rate_limit_error" if fate == "429" else "server_error"
+        body = {"error": {"message": f"emulated status {fate}", "type": kind, "param": None, "code": None}}
+        yield _line(custom_id, dice, int(fate or 0), body, account), True
+    elif reply is not None:
+        text = _line(custom_id, dice, reply.status, reply.body, account)
+        yield text, reply.status != 200
+        if fate == "doubled":
+            yield text, reply.status != 200
+        if fate == "unknown":
+            yield _line("nobody-sent-this", dice, 200, {}, account), False
+
+
+CONTENT_FILTERED: Final[dict[str, Any]] = {
+    "message": "The response was filtered due to the prompt triggering content management policy.", "type": None,
+    "param": "prompt", "code": "content_filter", "status": 400,
+    "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}},
+}  # fmt: skip
+"""A filtered prompt as the synchronous call words it (F§2.5)."""
 
 
 def _line(custom_id: str, dice: random.Random, status: int, body: dict[str, Any], account: Account) -> bytes:
@@ -252,82 +299,37 @@ def _error_line(custom_id: str, dice: random.Random, error: dict[str, Any]) -> b
     return msgspec.json.encode({"id": line_id, "custom_id": custom_id, "response": None, "error": error})
 
 
-def _answer(request: _Line, batch: Batch, dice: random.Random, used: int, answer_tokens: int) -> dict[str, Any]:
-    total = {"prompt_tokens": used, "completion_tokens": answer_tokens, "total_tokens": used + answer_tokens}
-    created = int(batch.times.get("in_progress_at", batch.created_at))
-    answer_id = f"{dice.getrandbits(96):024x}"
-    kind = request.url.rpartition("/v1")[2].lstrip("/")
-    if kind == "embeddings":
-        given = _decode(request.body).get("input")
-        inputs = given if isinstance(given, list) and not all(isinstance(x, int) for x in given) else [given]
-        vectors = [
-            {"object": "embedding", "index": n, "embedding": _vector(str(item))} for n, item in enumerate(inputs)
-        ]
-        usage = {"prompt_tokens": used, "total_tokens": used}
-        return {"object": "list", "data": vectors, "model": batch.deployment, "usage": usage}
-    if kind == "responses":
-        content = [{"type": "output_text", "text": _ANSWER, "annotations": []}]
-        item = {"type": "message", "id": f"msg_{answer_id}", "role": "assistant", "status": "completed",
-                "content": content}  # fmt: skip
-        usage = {"input_tokens": used, "output_tokens": answer_tokens, "total_tokens": used + answer_tokens}
-        return {"id": f"resp_{answer_id}", "object": "response", "created_at": created, "model": batch.deployment,
-                "status": "completed", "output": [item], "usage": usage}  # fmt: skip
-    if kind == "completions":
-        choice: dict[str, Any] = {"index": 0, "text": _ANSWER, "finish_reason": "stop", "logprobs": None}
-        return {"id": f"cmpl-{answer_id}", "object": "text_completion", "created": created, "model": batch.deployment,
-                "choices": [choice], "usage": total}  # fmt: skip
-    message = {"role": "assistant", "content": _ANSWER, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-    return {"id": f"chatcmpl-{answer_id}", "object": "chat.completion", "created": created, "model": batch.deployment,
-            "choices": [choice], "usage": total, "system_fingerprint": "fp_emulated"}  # fmt: skip
+# -- somebody else's work ----------------------------------------------------------------------------------------------
+
+WORDS: Final = (
+    "we",
+    "go",
+    "to",
+    "it",
+    "as",
+    "he",
+    "is",
+    "no",
+    "so",
+    "up",
+    "us",
+    "an",
+    "the",
+    "and",
+    "for",
+    "you",
+    "not",
+    "are",
+)
+"""Each is one token."""
 
 
-def _vector(text: str) -> list[float]:
-    """Eight numbers of unit length that depend on the text alone."""
-    raw = [byte - 127.5 for byte in hashlib.sha256(text.encode()).digest()[:8]]
-    length = sum(x * x for x in raw) ** 0.5
-    return [round(x / length, 6) for x in raw]
-
-
-def foreign_lines(deployment: str, tokens: int, url: str, seed: int) -> bytes:
-    """A file of somebody else's requests that counts to about ``tokens``."""
-    dice = random.Random(seed)
-    words = [
-        "we",
-        "go",
-        "to",
-        "it",
-        "as",
-        "he",
-        "is",
-        "no",
-        "so",
-        "up",
-        "us",
-        "an",
-        "the",
-        "and",
-        "for",
-        "you",
-        "not",
-        "are",
-        "but",
-        "had",
-        "was",
-        "all",
-        "any",
-        "can",
-        "her",
-        "one",
-        "our",
-        "out",
-    ]
-    lines, left, number = [], tokens, 0
-    while left > 0:
-        size = min(left, 1_000)
-        text = " ".join(dice.choices(words, k=max(1, size - 8)))
-        body = {"model": deployment, "messages": [{"role": "user", "content": text}]}
-        lines.append(json.dumps({"custom_id": f"other-{number}", "method": "POST", "url": url, "body": body}))
-        left -= size
-        number += 1
-    return "\n".join(lines).encode() + b"\n"
+def write_foreign(path: Path, batch: Batch, seed: int) -> None:
+    """The input file of somebody else's batch: as many lines as the model says, each of about as many tokens."""
+    dice = random.Random(f"{seed}:{batch.id}")
+    with path.open("w", encoding="utf-8") as out:
+        for number, tokens in enumerate(batch.facts.tokens):
+            text = " ".join(dice.choices(WORDS, k=max(1, tokens - 8)))
+            body = {"model": batch.deployment, "messages": [{"role": "user", "content": text}]}
+            line = {"custom_id": f"other-{number}", "method": "POST", "url": batch.endpoint, "body": body}
+            out.write(json.dumps(line) + "\n")

@@ -9,74 +9,21 @@ from __future__ import annotations
 import random
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from collections import deque
 from itertools import accumulate
 from typing import Any, Final
 
 from sluicegate.core.limits import format_tokens
-from sluicegate.emulator.config import Account, Change, Fault
+from sluicegate.emulator.batch import LIVE, Batch, InputFacts, Refused
+from sluicegate.emulator.books import DeploymentBooks, books_json, timeline
+from sluicegate.emulator.config import BATCH_TYPES, Account, Change
+from sluicegate.emulator.faults import FaultBook
+from sluicegate.emulator.service import delay, factor_at, next_factor_at, speeds
 
-LIVE: Final = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+__all__ = ["LIVE", "Batch", "InputFacts", "Model", "Refused"]
 
-
-@dataclass(slots=True)
-class InputFacts:
-    """What reading an input file showed.
-
-    Attributes:
-        tokens: Of each line, counted by tiktoken. ``identity``: a hash of custom_id and body of each line.
-        quarter_chars: Characters of the bodies ÷ 4, each line rounded down, summed.
-        problems: Batch errors as the provider words them.
-    """
-
-    tokens: array[int]
-    identity: array[int]
-    quarter_chars: int
-    deployment: str
-    url: str
-    problems: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Batch:
-    """A batch at the provider. Times are Unix seconds."""
-
-    id: str
-    deployment: str
-    endpoint: str
-    input_file_id: str
-    created_at: float
-    metadata: dict[str, str] | None
-    facts: InputFacts
-    status: str = "validating"
-    charge: int = 0
-    tokens: int = 0
-    until: float = 0.0
-    served: float = 0.0
-    running: bool = False
-    sums: list[int] = field(default_factory=list)
-    executed: int = 0
-    times: dict[str, float] = field(default_factory=dict)
-    errors: list[dict[str, Any]] = field(default_factory=list)
-    output_file_id: str | None = None
-    error_file_id: str | None = None
-    ended_at: float | None = None
-    foreign: bool = False
-    ends_as: str = "completed"
-    fault: str | None = None
-
-    @property
-    def left(self) -> float:
-        """Tokens that have still to be served."""
-        return max(0.0, self.tokens - self.served)
-
-
-class Refused(Exception):
-    """A create is refused: HTTP status, code, text."""
-
-    def __init__(self, status: int, code: str, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+FOREIGN_LINE_TOKENS: Final = 1_000
+HOUR_S: Final = 3_600.0
 
 
 class Model:
@@ -88,104 +35,128 @@ class Model:
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        self._dice = random.Random(account.seed)
         self._now = 0.0
         self.batches: dict[str, Batch] = {}
-        self.limits: dict[str, int | None] = dict(account.deployments)
+        self._live: dict[str, Batch] = {}
+        self._deployments = {one.name: one for one in account.deployments}
+        self.limits: dict[str, int | None] = {one.name: one.limit for one in account.deployments}
         self.default_limit = account.limit
         self.rate = account.rate
-        self.faults: list[Fault] = list(account.faults)
-        self._calls: dict[str, int] = {}
+        self.faults = FaultBook(account.faults, account.seed)
+        self._created: deque[float] = deque()
+        self._ours = 0
+        self._theirs = 0
         self._began: float | None = None
         self._timetable = sorted(account.timetable, key=lambda change: change.at_s)
-        self.unlisted: list[tuple[float, float, int]] = []
-        self.wanted_foreign: list[tuple[Change, float]] = []
+        self.unlisted: list[tuple[float, float, int, str | None]] = []
+        self.new_foreign: list[Batch] = []
         self._answered: set[int] = set()
-        self.offered_max = 0.0
-        self.offered_max_tokens = 0
-        self.held_max = 0
-        self.held_max_ratio = 0.0
+        self._hit: set[int] = set()
+        self.books_of: dict[str, DeploymentBooks] = {}
         self.refusals = {"at_create": 0, "late": 0}
         self.executed_total = 0
         self.executed_again = 0
-        self._integral = 0.0
-        self._measured = 0.0
-        self.samples: list[tuple[float, int, int | None]] = []
 
     # -- questions ------------------------------------------------------------------------------------------------------
 
     def limit(self, deployment: str) -> int | None:
         """The deployment's enqueued-token limit now, None for no limit."""
-        return self.limits.get(deployment, self.default_limit)
+        if deployment in self.limits:
+            return self.limits[deployment]
+        named = [(len(name), limit) for name, limit in self.account.model_limits if deployment.startswith(name)]
+        return max(named)[1] if named else self.default_limit
 
     def exists(self, deployment: str) -> bool:
         """Whether there is such a deployment."""
-        return not self.account.deployments or deployment in self.limits
+        return not self._deployments or deployment in self._deployments
+
+    def serves_batches(self, deployment: str) -> bool:
+        """Whether the deployment's type is one for batches."""
+        return deployment not in self._deployments or self._deployments[deployment].type in BATCH_TYPES
 
     def held(self, deployment: str) -> int:
         """Enqueued tokens now, everybody's."""
-        lag = self.account.release_lag_s
         ours = sum(
-            batch.charge
-            for batch in self.batches.values()
-            if batch.deployment == deployment
-            and (batch.status in LIVE or (batch.ended_at is not None and self._now < batch.ended_at + lag))
+            batch.charge for batch in self._live.values() if batch.deployment == deployment and self._holds(batch)
         )
-        return ours + self._unlisted()
+        return ours + self._unlisted(deployment)
 
-    def _unlisted(self) -> int:
-        return sum(tokens for start, stop, tokens in self.unlisted if start <= self._now < stop)
+    @property
+    def held_max(self) -> int:
+        """The most tokens that any deployment ever held."""
+        return max((books.held_max for books in self.books_of.values()), default=0)
 
-    def fault(self, on: str) -> str | None:
-        """Count a call of this kind; the fault that hits it, if any."""
-        self._calls[on] = number = self._calls.get(on, 0) + 1
-        for fault in self.faults:
-            if fault.on == on and fault.nth <= number < fault.nth + fault.times:
-                return fault.kind
-        return None
+    @property
+    def held_max_ratio(self) -> float:
+        """The most of its limit that any deployment ever held."""
+        return max((books.held_max_ratio for books in self.books_of.values()), default=0.0)
+
+    @property
+    def offered_max(self) -> float:
+        """The most of its limit that any deployment was ever offered."""
+        return max((books.offered_max for books in self.books_of.values()), default=0.0)
+
+    def _holds(self, batch: Batch) -> bool:
+        return batch.status in LIVE or (batch.ended_at is not None and self._now < batch.ended_at + batch.lag_s)
+
+    def _unlisted(self, deployment: str) -> int:
+        return sum(
+            tokens for start, stop, tokens, name in self.unlisted
+            if start <= self._now < stop and name in (None, deployment)
+        )  # fmt: skip
+
+    def _books(self, deployment: str) -> DeploymentBooks:
+        return self.books_of.setdefault(deployment, DeploymentBooks())
 
     # -- calls ----------------------------------------------------------------------------------------------------------
 
     def create(
         self, now: float, *, batch_id: str, file_id: str, facts: InputFacts, endpoint: str,
-        metadata: dict[str, str] | None, foreign: bool = False,
+        metadata: dict[str, str] | None, gated: bool = False,
     ) -> Batch:  # fmt: skip
         """Accept a create, or refuse it.
+
+        Args:
+            gated: See :class:`Batch`.
 
         Raises:
             Refused: fail fast, or too many creates in an hour.
         """
-        if self._began is None and not foreign:
-            self._began = now
+        self._began = now if self._began is None else self._began
         self.advance(now)
         account = self.account
-        recent = sum(1 for b in self.batches.values() if b.created_at > now - 3600 and not b.foreign)
-        if account.creates_per_hour is not None and recent >= account.creates_per_hour:
-            raise Refused(429, "rate_limit_exceeded", "Too many batches were created in the last hour.", 60.0)
-        chars = round(facts.quarter_chars * account.count_factor)
-        tokens = round(sum(facts.tokens) * account.count_factor)
-        limit = self.limit(facts.deployment)
-        held = self.held(facts.deployment)
-        if not foreign:
-            self._offered(held + max(chars, tokens), limit)
+        while self._created and self._created[0] <= now - HOUR_S:
+            self._created.popleft()
+        if account.creates_per_hour is not None and len(self._created) >= account.creates_per_hour:
+            wait = self._created[0] + HOUR_S - now
+            raise Refused(429, "rate_limit_exceeded", "Too many batches were created in the last hour.", wait)
+        number = self._ours + 1
+        fault = self.faults.hit("batch", deployment=facts.deployment, batch=number, count=False)
+        factor = account.count_factor * (fault.factor if fault is not None and fault.kind == "count" else 1.0)
+        chars = round(facts.quarter_chars * factor)
+        tokens = round(sum(facts.tokens) * factor)
+        limit, held = self.limit(facts.deployment), self.held(facts.deployment)
+        self._books(facts.deployment).offered(held + max(chars, tokens), limit)
         if account.fail_fast and limit is not None and held + chars > limit:
             self.refusals["at_create"] += 1
             raise Refused(400, "token_limit_exceeded", self.refusal_text(facts.deployment, limit))
         batch = Batch(
             id=batch_id, deployment=facts.deployment, endpoint=endpoint, input_file_id=file_id, created_at=now,
-            metadata=metadata, facts=facts, charge=max(chars, 1), tokens=tokens, until=now + account.validating_s,
-            foreign=foreign, sums=list(accumulate(round(t * account.count_factor) for t in facts.tokens)),
+            metadata=metadata, facts=facts, number=number, charge=max(chars, 1), tokens=tokens, gated=gated,
+            sums=array("Q", accumulate(round(t * factor) for t in facts.tokens)), lag_s=account.release_lag_s,
         )  # fmt: skip
-        if not foreign:
-            batch.fault = self.fault("batch")
-        self.batches[batch_id] = batch
+        self.faults.hit("batch", deployment=facts.deployment, batch=number)
+        self._ours = number
+        self._created.append(now)
+        slower = 0.0
+        if fault is not None:
+            batch.fault = fault.kind
+            slower = fault.seconds if fault.kind == "slow_validating" else 0.0
+            batch.lag_s = {"release_late": fault.seconds, "release_never": float("inf")}.get(fault.kind, batch.lag_s)
+        batch.until = now + delay(account, account.validating_s, f"{number}:validating") + slower
+        self.batches[batch_id] = self._live[batch_id] = batch
         self._note_held()
         return batch
-
-    def _offered(self, tokens: int, limit: int | None) -> None:
-        if limit:
-            self.offered_max = max(self.offered_max, tokens / limit)
-            self.offered_max_tokens = max(self.offered_max_tokens, tokens)
 
     def refusal_text(self, deployment: str, limit: int) -> str:
         """The refusal's sentence (F§5.2, F§5.3)."""
@@ -205,7 +176,7 @@ class Model:
                 return "The number of enqueued tokens has surpassed the configured limit. Please try again later."
 
     def cancel(self, now: float, batch_id: str) -> Batch:
-        """Ask for a cancel.
+        """Ask for a cancel, in any state that has not ended.
 
         Raises:
             Refused: 409, the batch has ended.
@@ -218,38 +189,76 @@ class Model:
             batch.running = False
             batch.status, batch.ends_as = "cancelling", "cancelled"
             batch.times["cancelling_at"] = now
-            batch.until = now + self.account.finalizing_s
+            cancelling_s = self.account.cancelling_s
+            batch.until = now + (self._finalizing_s(batch) if cancelling_s is None else cancelling_s)
         return batch
 
     def set_limit(self, now: float, limit: int | None, deployment: str | None = None) -> None:
         """Change a deployment's limit, or everybody's."""
         self.advance(now)
+        self._set_limit(limit, deployment)
+        self._note_held()
+
+    def _set_limit(self, limit: int | None, deployment: str | None) -> None:
         if deployment is None:
             self.default_limit = limit
             self.limits = dict.fromkeys(self.limits, limit)
         else:
             self.limits[deployment] = limit
 
-    def hold_unlisted(self, now: float, tokens: int, for_s: float) -> None:
+    def set_rate(self, now: float, rate: float) -> None:
+        """Change the service's tokens per second, from now."""
+        self.advance(now)
+        self.rate = rate
+
+    def hold_unlisted(self, now: float, tokens: int, for_s: float, deployment: str | None = None) -> None:
         """Somebody whom no list shows holds tokens."""
         self.advance(now)
-        self.unlisted.append((now, now + for_s, tokens))
+        self.unlisted.append((now, now + for_s, tokens, deployment))
+        self._note_held()
+
+    def hold_listed(self, now: float, tokens: int, for_s: float, deployment: str | None = None) -> Batch:
+        """Somebody else's batch, in the list from now until it ends; whoever serves files finds it in ``new_foreign``."""
+        self.advance(now)
+        batch = self._foreign(now, tokens, for_s, deployment)
+        self._note_held()
+        return batch
+
+    def open_gate(self, now: float, batch_id: str, *, failed: int = 0, output_tokens: int = 0) -> None:
+        """A gated batch's results are written; it ends."""
+        batch = self.batches[batch_id]
+        batch.gated = False
+        batch.failed_more, batch.output_tokens = failed, output_tokens
+        batch.until = max(batch.until, self._now)
+        self.advance(now)
+
+    def waiting_for_results(self) -> list[Batch]:
+        """Gated batches that would end if their results were written."""
+        return [b for b in self._live.values() if b.gated and b.status in ("finalizing", "cancelling")]
 
     # -- clockwork ------------------------------------------------------------------------------------------------------
 
     def next_event_at(self) -> float | None:
         """When something happens next by itself, or None."""
-        times = [batch.until for batch in self.batches.values() if self._timed(batch)]
+        times = [batch.until for batch in self._live.values() if self._timed(batch)]
         running = self._running()
         if running:
-            times.append(self._now + self._next_completion(running))
+            completion = self._next_completion(running)
+            times += [] if completion is None else [self._now + completion]
+            change = next_factor_at(self.account, self._now)
+            times += [change] if change is not None and self.rate else []
         expire = self.account.expire_s
-        if expire is not None:
-            times += [b.created_at + expire for b in self.batches.values() if b.status in ("validating", "in_progress")]
-        times += [stop for _, stop, _ in self.unlisted if stop > self._now]
+        for batch in self._live.values():
+            if batch.leaves_at is not None and batch.status in LIVE:
+                times.append(batch.leaves_at)
+            if expire is not None and not batch.foreign and batch.status in ("validating", "in_progress"):
+                times.append(batch.created_at + expire)
+            if batch.ended_at is not None:
+                times.append(batch.ended_at + batch.lag_s)
+        times += [stop for _, stop, _, _ in self.unlisted]
         if self._timetable and self._began is not None:
             times.append(self._began + self._timetable[0].at_s)
-        return min((max(t, self._now) for t in times), default=None)
+        return min((max(t, self._now) for t in times if t != float("inf")), default=None)
 
     def advance(self, now: float) -> None:
         """Let everything happen that is due until ``now``."""
@@ -264,22 +273,25 @@ class Model:
         self._serve(now)
 
     def _timed(self, batch: Batch) -> bool:
-        if batch.fault == "stuck_validating" and batch.status == "validating":
+        """Whether the batch's status changes by itself at its ``until``."""
+        if batch.foreign or batch.fault == f"stuck_{batch.status}":
             return False
-        return batch.status in ("validating", "finalizing", "cancelling") or (
-            batch.status == "in_progress" and not batch.running and batch.fault != "stuck_in_progress"
-        )
+        if batch.status in ("finalizing", "cancelling"):
+            return not batch.gated
+        return batch.status == "validating" or (batch.status == "in_progress" and not batch.running)
 
     def _running(self) -> list[Batch]:
-        return [b for b in self.batches.values() if b.running]
+        found = [batch for batch in self._live.values() if batch.running]
+        return sorted(found, key=lambda batch: (batch.times["served_from"], batch.created_at)) if found else found
 
-    def _next_completion(self, running: list[Batch]) -> float:
+    def _speeds(self, running: list[Batch]) -> list[float]:
+        return speeds(self.account, self.rate * factor_at(self.account, self._now), running)
+
+    def _next_completion(self, running: list[Batch]) -> float | None:
         if not self.rate:
             return 0.0
-        if self.account.discipline == "fifo":
-            first = min(running, key=lambda b: (b.times["served_from"], b.created_at))
-            return self._target(first) / self.rate
-        return min(self._target(b) for b in running) * len(running) / self.rate
+        times = [self._target(b) / speed for b, speed in zip(running, self._speeds(running), strict=True) if speed]
+        return min(times, default=None)
 
     def _target(self, batch: Batch) -> float:
         """Tokens until the batch stops running: all of it, or half of it where it is to expire half-way."""
@@ -290,23 +302,13 @@ class Model:
 
     def _serve(self, at: float) -> None:
         elapsed = at - self._now
-        if elapsed > 0:
-            limit = self.limit(next(iter(self.batches.values())).deployment) if self.batches else None
-            if limit and self._began is not None:
-                self._integral += self.held(next(iter(self.batches.values())).deployment) / limit * elapsed
-                self._measured += elapsed
+        if elapsed > 0 and self._began is not None:
+            for deployment, books in self.books_of.items():
+                books.passed(elapsed, self.held(deployment), self.limit(deployment))
         running = self._running()
         if running and self.rate:
-            if self.account.discipline == "fifo":
-                work = elapsed * self.rate
-                for batch in sorted(running, key=lambda b: (b.times["served_from"], b.created_at)):
-                    share = min(work, self._target(batch))
-                    self._progress(batch, share)
-                    work -= share
-            else:
-                share = elapsed * self.rate / len(running)
-                for batch in running:
-                    self._progress(batch, min(share, self._target(batch)))
+            for batch, speed in zip(running, self._speeds(running), strict=True):
+                self._progress(batch, min(elapsed * speed, self._target(batch)))
         elif running:
             for batch in running:
                 self._progress(batch, self._target(batch))
@@ -314,44 +316,51 @@ class Model:
 
     def _progress(self, batch: Batch, tokens: float) -> None:
         batch.served += tokens
-        done = bisect_right(batch.sums, batch.served + 1e-6)
-        self._execute(batch, done)
+        self._execute(batch, bisect_right(batch.sums, batch.served + 1e-6))
 
     def _execute(self, batch: Batch, done: int) -> None:
         for i in range(batch.executed, done):
             identity = batch.facts.identity[i]
-            self.executed_total += not batch.foreign
+            fate = self._fate(batch, i, identity) if self.faults.on_lines else None
+            self.executed_total += 1
             if identity in self._answered:
                 self.executed_again += 1
-            elif not batch.foreign and self.line_fate(batch, i) in (None, "doubled"):
+            elif fate in (None, "doubled"):
                 self._answered.add(identity)
         batch.executed = max(batch.executed, done)
 
+    def _fate(self, batch: Batch, line: int, identity: int) -> str | None:
+        kind = self.faults.on_line(
+            line + 1, deployment=batch.deployment, batch=batch.number, again=identity in self._hit
+        )
+        if kind is not None:
+            batch.fates[line] = kind
+            self._hit.add(identity)
+        return kind
+
     def line_fate(self, batch: Batch, line: int) -> str | None:
-        """The fault that hits a line of a batch, decided once and for all by the batch and the line."""
-        for fault in self.faults:
-            if fault.on == "line" and fault.nth <= line + 1 < fault.nth + fault.times:
-                first = next(b for b in self.batches.values() if b.facts.deployment == batch.facts.deployment)
-                if not fault.once or batch is first:
-                    return fault.kind
-        return None
+        """The fault that hit an executed line (from 0) of a batch."""
+        return batch.fates.get(line)
 
     def _happen(self) -> None:
         now = self._now
-        for batch in list(self.batches.values()):
+        expire = self.account.expire_s
+        for batch in list(self._live.values()):
             if batch.running and self._target(batch) == 0.0:
                 self._stop_serving(batch, now)
-            expire = self.account.expire_s
-            if (
-                expire is not None
-                and batch.status in ("validating", "in_progress")
-                and now >= batch.created_at + expire
-            ):
+            unfinished = batch.status in ("validating", "in_progress") and not batch.foreign
+            if expire is not None and unfinished and now >= batch.created_at + expire:
                 self._finalize(batch, now, "expired")
+            if batch.leaves_at is not None and batch.leaves_at <= now and batch.status in LIVE:
+                batch.executed = len(batch.facts.tokens)
+                self._end(batch, now, "completed")
             if batch.until <= now and self._timed(batch):
                 self._next_status(batch, now)
+            if batch.status not in LIVE and not self._holds(batch):
+                del self._live[batch.id]
         while self._timetable and self._began is not None and self._began + self._timetable[0].at_s <= now:
             self._change(self._timetable.pop(0), now)
+        self.unlisted = [one for one in self.unlisted if one[1] > now]
         self._note_held()
 
     def _stop_serving(self, batch: Batch, now: float) -> None:
@@ -366,7 +375,10 @@ class Model:
         batch.ends_as = ends_as
         batch.status = "finalizing"
         batch.times["finalizing_at"] = now
-        batch.until = now + self.account.finalizing_s
+        batch.until = now + self._finalizing_s(batch)
+
+    def _finalizing_s(self, batch: Batch) -> float:
+        return delay(self.account, self.account.finalizing_s, f"{batch.number}:finalizing")
 
     def _next_status(self, batch: Batch, now: float) -> None:
         if batch.status == "validating":
@@ -378,33 +390,53 @@ class Model:
             self._end(batch, now, batch.ends_as)
 
     def _validated(self, batch: Batch, now: float) -> None:
-        limit = self.limit(batch.deployment)
-        if batch.facts.problems:
-            batch.errors = batch.facts.problems
-            self._end(batch, now, "failed")
-            return
-        lag = self.account.release_lag_s
-        others = self._unlisted() + sum(
-            b.charge
-            for b in self.batches.values()
-            if b is not batch
-            and b.deployment == batch.deployment
-            and (
-                b.status in ("in_progress", "finalizing", "cancelling")
-                or (b.status == "validating" and b.created_at <= batch.created_at)
-                or (b.ended_at is not None and now < b.ended_at + lag)
-            )
-        )
-        if limit is not None and others + batch.tokens > limit and not batch.foreign:
-            self.refusals["late"] += 1
-            text = self.refusal_text(batch.deployment, limit)
-            batch.errors = [{"code": "token_limit_exceeded", "message": text, "param": None, "line": None}]
-            self._end(batch, now, "failed", releases=False)
+        problems = self._problems(batch, now)
+        if problems:
+            batch.errors = problems
+            self._end(batch, now, "failed", releases=problems[0]["code"] != "token_limit_exceeded")
             return
         batch.charge = max(batch.tokens, 1)
         batch.status = "in_progress"
         batch.times["in_progress_at"] = now
-        batch.until = now + self.account.start_s
+        dead = batch.deployment in self._deployments and self._deployments[batch.deployment].dead
+        start_s = delay(self.account, self.account.start_s, f"{batch.number}:start")
+        batch.until = float("inf") if dead else now + start_s
+
+    def _problems(self, batch: Batch, now: float) -> list[dict[str, Any]]:
+        """What validating finds: the file's own problems first, then a fault's, the deployment's, the limit's."""
+        if batch.facts.problems:
+            return batch.facts.problems
+        if batch.fault == "input_modified":
+            return [_error("input_modified", "The input blob was changed while the batch was being processed.")]
+        if batch.fault == "fail":
+            return [_error("invalid_request", "The batch could not be processed.")]
+        if not self.serves_batches(batch.deployment):
+            kind = self._deployments[batch.deployment].type
+            text = f"The deployment '{batch.deployment}' is of type '{kind}', which is not supported by the Batch API."
+            return [_error("invalid_request", text)]
+        before = [b for b in self._live.values() if b is not batch and self._precedes(b, batch)]
+        limit = self.limit(batch.deployment)
+        others = self._unlisted(batch.deployment) + sum(b.charge for b in before)
+        if limit is not None and others + batch.tokens > limit:
+            self.refusals["late"] += 1
+            return [_error("token_limit_exceeded", self.refusal_text(batch.deployment, limit))]
+        if self.account.dialect == "openai" and batch.facts.url.endswith("/embeddings"):
+            most = self.account.enqueued_requests_max
+            inputs = batch.facts.inputs + sum(b.facts.inputs for b in before if b.status in LIVE)
+            if inputs > most:
+                self.refusals["late"] += 1
+                text = (
+                    f"Enqueued request limit reached for {batch.deployment} in organization org-emulated. Limit: {most:,} "
+                    "enqueued requests. Please try again once some in_progress batches have been completed."
+                )
+                return [_error("token_limit_exceeded", text)]
+        return []
+
+    def _precedes(self, other: Batch, batch: Batch) -> bool:
+        """Whether what ``other`` holds counts against a batch that is being validated."""
+        if other.deployment != batch.deployment or not self._holds(other):
+            return False
+        return other.status != "validating" or other.number < batch.number
 
     def _end(self, batch: Batch, now: float, status: str, *, releases: bool = True) -> None:
         batch.status = status
@@ -415,23 +447,42 @@ class Model:
 
     def _change(self, change: Change, now: float) -> None:
         if change.limit is not None:
-            self.default_limit = change.limit
-            self.limits = dict.fromkeys(self.limits, change.limit)
+            self._set_limit(change.limit, change.deployment)
         if change.rate is not None:
             self.rate = change.rate
         if change.tokens and change.listed:
-            self.wanted_foreign.append((change, now))
+            self._foreign(now, change.tokens, change.for_s, change.deployment)
         elif change.tokens:
-            self.unlisted.append((now, now + change.for_s, change.tokens))
+            self.unlisted.append((now, now + change.for_s, change.tokens, change.deployment))
+
+    def _foreign(self, now: float, tokens: int, for_s: float, deployment: str | None) -> Batch:
+        """Somebody else's batch: it passes validating as soon as it is there, and holds until it leaves."""
+        name = (
+            deployment
+            or next((b.deployment for b in self.batches.values()), None)
+            or next(iter(self.limits), "gpt-4.1")
+        )
+        whole, rest = divmod(tokens, FOREIGN_LINE_TOKENS)
+        lines = array("I", [FOREIGN_LINE_TOKENS] * whole + [rest] * (rest > 0))
+        self._theirs += 1
+        dice = random.Random(f"{self.account.seed}:foreign:{self._theirs}")
+        facts = InputFacts(
+            tokens=lines, identity=array("Q", [0] * len(lines)), quarter_chars=tokens, deployment=name,
+            url="/v1/chat/completions",
+        )  # fmt: skip
+        batch = Batch(
+            id=f"batch_{dice.getrandbits(128):032x}", deployment=name, endpoint="/v1/chat/completions",
+            input_file_id=f"file-{dice.getrandbits(128):032x}", created_at=now, metadata=None, facts=facts,
+            status="in_progress", charge=max(tokens, 1), tokens=tokens, foreign=True, leaves_at=now + for_s,
+            times={"in_progress_at": now}, sums=array("Q", accumulate(lines)),
+        )  # fmt: skip
+        self.batches[batch.id] = self._live[batch.id] = batch
+        self.new_foreign.append(batch)
+        return batch
 
     def _note_held(self) -> None:
-        for deployment in {batch.deployment for batch in self.batches.values()}:
-            held, limit = self.held(deployment), self.limit(deployment)
-            self.held_max = max(self.held_max, held)
-            if limit:
-                self.held_max_ratio = max(self.held_max_ratio, held / limit)
-            if not self.samples or self.samples[-1][1:] != (held, limit):
-                self.samples.append((self._now, held, limit))
+        for deployment in {batch.deployment for batch in self._live.values()} | set(self.books_of):
+            self._books(deployment).note(self._now, self.held(deployment), self.limit(deployment))
 
     # -- books ----------------------------------------------------------------------------------------------------------
 
@@ -441,21 +492,22 @@ class Model:
         ``offered_max``: the most ever offered over all creates, accepted or not: (held + new) ÷ limit. ``held_max``,
         ``held_max_ratio``: the most ever held. ``executed_again``: requests executed after an answer to them existed.
         ``utilisation``: mean of held ÷ limit since the first create. ``samples``: (seconds, held, limit) at each change.
+        ``utilisation`` and ``samples`` are of the deployment that was used first; ``deployments`` has them for each.
         """
         self.advance(now)
         ours = [batch for batch in self.batches.values() if not batch.foreign]
         began = self._began or now
+        each = {name: books_json(books, began) for name, books in self.books_of.items() if name}
+        first = next(iter(each), "")
+        main = each.get(first) or books_json(DeploymentBooks(), began)
         return {
-            "offered_max": round(self.offered_max, 6), "offered_max_tokens": self.offered_max_tokens,
+            "offered_max": round(self.offered_max, 6),
+            "offered_max_tokens": max((books.offered_max_tokens for books in self.books_of.values()), default=0),
             "held_max": self.held_max, "held_max_ratio": round(self.held_max_ratio, 6), "refusals": dict(self.refusals),
             "batches": len(ours), "executed_total": self.executed_total, "executed_again": self.executed_again,
-            "utilisation": round(self._integral / self._measured, 4) if self._measured else None,
-            "samples": [[round(at - began, 3), held, limit] for at, held, limit in self.samples],
-            "timeline": [
-                {"id": b.id, "status": b.status, "tokens": b.tokens, "created": round(b.created_at - began, 3),
-                 **{name.removesuffix("_at"): round(at - began, 3) for name, at in b.times.items()}}
-                for b in ours
-            ],
+            "utilisation": main["utilisation"], "samples": main["samples"], "deployments": each,
+            "seconds": round(max(0.0, now - began), 3),
+            "timeline": [timeline(batch, began) for batch in self.batches.values() if not batch.foreign],
         }  # fmt: skip
 
     def books(self, now: float) -> dict[str, Any]:
@@ -465,15 +517,23 @@ class Model:
         return {
             name: {
                 "held": self.held(name), "limit": self.limit(name),
-                "foreign": self._unlisted() + sum(
-                    b.charge for b in self.batches.values() if b.foreign and b.status in LIVE and b.deployment == name
+                "foreign": self._unlisted(name) + sum(
+                    b.charge for b in self._live.values() if b.foreign and b.status in LIVE and b.deployment == name
                 ),
             }
             for name in sorted(names)
         }  # fmt: skip
+
+    def began(self) -> float | None:
+        """When the first create came."""
+        return self._began
 
     def shuffled(self, batch: Batch) -> list[int]:
         """The order of a batch's output lines: neither provider keeps the input's (F§2.5)."""
         order = list(range(batch.executed))
         random.Random(f"{self.account.seed}:{batch.id}").shuffle(order)
         return order
+
+
+def _error(code: str, message: str) -> dict[str, Any]:
+    return {"code": code, "message": message, "param": None, "line": None}

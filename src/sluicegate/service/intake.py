@@ -336,7 +336,7 @@ def copy_in_sync(name: str, destination: Path, on_progress: Progress | None = No
             free = shutil.disk_usage(destination.parent).free
             if size > free:
                 raise StateUnusable(
-                    f"{destination.parent} has {free / 1e6:,.0f} MB free and {name} needs {size / 1e6:,.0f} MB; free "
+                    f"{destination.parent} has {free:,} bytes free and {name} needs {size:,}; free "
                     "disk space, or name another data folder with --state"
                 )
             copied = _copy(name, source, aside, size, on_progress)

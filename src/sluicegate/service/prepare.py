@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +61,7 @@ def destinations(request: Request) -> list[tuple[str, str]]:
     """The output and the error file of each input, absolute.
 
     Raises:
-        UsageError: two inputs would write the same file, or a file would overwrite an input.
+        UsageError: two inputs would write the same file, a file would overwrite an input, or cannot be written at all.
     """
     several = len(request.inputs) > 1
     found = []
@@ -89,6 +90,10 @@ def destinations(request: Request) -> list[tuple[str, str]]:
         raise UsageError("two inputs would write the same result file; name different folders with -o and --errors")
     for path in set(every) & set(sources):
         raise UsageError(f"{path} is an input and would be overwritten by results; name another file with -o")
+    for path in every:
+        folder = next(parent for parent in Path(path).parents if parent.exists())
+        if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+            raise UsageError(f"{path} cannot be written: {folder} is not a folder to write in; name another with -o")
     return found
 
 
@@ -168,7 +173,8 @@ def refuse_errors(inspection: Inspection, request: Request) -> None:
     count = inspection.problems.errors
     if count and not (request.skip_bad and any(_good(index.flags) for index in inspection.indexes)):
         raise InputRefused(
-            f"the check found {count:,} errors in {', '.join(request.inputs)}; nothing was submitted. "
+            f"the check found {count:,} {'error' if count == 1 else 'errors'} in {', '.join(request.inputs)}; nothing was "
+            "submitted. "
             "`sluicegate check` lists them; --skip-bad runs the good lines and puts the bad ones in the error file"
         )
 

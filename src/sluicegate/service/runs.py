@@ -128,7 +128,7 @@ async def _meet_others(ctx: Context, run: RunRow, ways: Ways) -> None:
     if not ways.adopt:
         await ctx.store.transact(lambda tx: tx.delete_run(run.id))
         raise UsageError(
-            f"the provider has {len(strangers)} batches of the very same inputs that this data folder knows nothing of "
+            f"the provider has batches ({len(strangers)}) of the very same inputs that this data folder knows nothing of "
             f"({strangers[0].id} …). Use --adopt to collect them, --new to pay for the work again, or --state with the "
             "folder that they were submitted from"
         )

@@ -1,0 +1,99 @@
+"""Schemathesis over OpenAI's published document: every answer is one that the document knows, none is a 500.
+
+The document is the files', uploads' and batches' part of openai/openai-openapi (MIT), mended where the service differs,
+each mend marked in it. Only ``/v1`` is described by it: Azure has other codes of success (F§1.2).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis.checks import CheckFunction
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.contract.target import Surface
+
+DOCUMENT: Final = Path(__file__).with_name("openai-batch-openapi.yaml")
+CHECKS: Final[list[CheckFunction]] = [
+    schemathesis.checks.not_a_server_error, status_code_conformance, content_type_conformance,
+    response_headers_conformance, response_schema_conformance,
+]  # fmt: skip
+"""That whatever the document forbids is refused is not among them: the document is stricter than the service."""
+
+REACHED: Final = {
+    "POST /batches/{batch_id}/cancel": {200, 409},  # the batch has ended long before
+    "POST /uploads/{upload_id}/complete": {400},  # no part of it was ever sent
+}
+"""Statuses of which one shows that the generated calls met something that exists; 200 for all others."""
+
+schema = schemathesis.openapi.from_path(DOCUMENT)
+OPERATIONS: Final = [result.ok() for result in schema.get_all_operations()]
+
+
+def _settings(examples: int) -> hypothesis.settings:
+    return hypothesis.settings(
+        max_examples=examples, deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )  # fmt: skip
+
+
+def _probe(operation: Any, surface: Surface, examples: int) -> set[int]:
+    """Send generated calls of one operation, right and wrong ones, half of them of things that exist; the statuses."""
+    target, ids = surface.target, _things(surface)
+    statuses = set()
+
+    @_settings(examples)
+    @hypothesis.given(case=operation.as_strategy() | _wrong(operation), known=st.booleans())
+    def probe(case: schemathesis.Case, known: bool) -> None:
+        if known:
+            case.path_parameters.update({name: ids[name] for name in case.path_parameters})
+            if isinstance(case.body, dict) and isinstance(case.body.get("input_file_id"), str):
+                case.body["input_file_id"] = ids["file_id"]
+        answer = case.call_and_validate(
+            base_url=f"{target.url}/v1", headers={"authorization": f"Bearer {target.key}"}, checks=CHECKS, timeout=30
+        )
+        statuses.add(answer.status_code)
+
+    probe()
+    return statuses
+
+
+def _things(surface: Surface) -> dict[str, str]:
+    """A file, a batch and an upload that exist, by the names of the document's path parameters."""
+    file_id = surface.upload(surface.line())
+    upload = {"filename": "in.jsonl", "purpose": "batch", "bytes": 10, "mime_type": "application/jsonl"}
+    upload_id = surface.call("POST", "/uploads", json=upload).json()["id"]
+    return {"file_id": file_id, "batch_id": surface.create(file_id)["id"], "upload_id": upload_id}
+
+
+def _wrong(operation: Any) -> Any:
+    """Calls that break the document somewhere."""
+    return operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
+def test_generated_calls_get_answers_of_the_document(openai_surface: Surface, operation: Any) -> None:
+    """A few examples of every operation, good ones among them."""
+    assert _probe(operation, openai_surface, 25) & REACHED.get(operation.label, {200})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
+def test_many_generated_calls_get_answers_of_the_document(openai_surface: Surface, operation: Any) -> None:
+    """Many examples of every operation."""
+    assert _probe(operation, openai_surface, 500) & REACHED.get(operation.label, {200})
+
+
+def test_the_document_describes_every_call_of_the_batch_api() -> None:
+    """Thirteen operations: files, uploads, batches."""
+    assert len(OPERATIONS) == 13

@@ -1,0 +1,208 @@
+"""The emulated clock, and who answers."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from sluicegate.emulator.answers import answers_of
+from sluicegate.errors import UsageError
+from sluicegate.testing import RunningEmulator, emulator, local_emulator
+from tests.emulator.test_surfaces import create, line, plain, upload
+
+
+def test_a_clock_by_hand_stands_still_and_moves_all_fields(batch_emulator: RunningEmulator) -> None:
+    """A day passes in a call; created_at, expires_at, the phases' times and the report follow."""
+    batch_emulator.post("/_emulator/rate", rate=0)
+    with plain(batch_emulator) as client:
+        batch = create(client, upload(client, line("a")))
+        before = batch_emulator.get("/_emulator/clock")["now"]
+        assert client.batches.retrieve(batch.id).status == "validating"
+        assert batch_emulator.get("/_emulator/clock") == {"now": before, "speed": 0.0, "next_event_at": before + 1.0}
+        assert batch_emulator.advance("24h") == before + 86_400
+        done = client.batches.retrieve(batch.id)
+
+        assert done.status == "completed"
+        assert (done.created_at, done.expires_at) == (int(before), int(before) + 86_400)
+        assert done.completed_at == int(before + 2.5)
+        assert batch_emulator.report()["seconds"] == 86_400
+        with pytest.raises(ValueError, match="forward only"):
+            batch_emulator.advance(-1)
+        with pytest.raises(ValueError, match="there is no forward"):
+            batch_emulator.post("/_emulator/clock", forward="1h")
+
+
+def test_a_fast_clock_makes_a_day_of_seconds() -> None:
+    """Speed 86,400: a day a second; phases of hours pass, and somebody else's load leaves at its emulated time."""
+    with (
+        local_emulator(speed=86_400.0, validating="6h", start="6h", finalizing="6h") as provider,
+        plain(provider) as client,
+    ):
+        provider.others_hold("5K", "12h", deployment="gpt-4.1")
+        batch = create(client, upload(client, line("a")))
+        deadline = time.monotonic() + 20
+        while client.batches.retrieve(batch.id).status != "completed":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        done = client.batches.retrieve(batch.id)
+        other = list(client.batches.list())[-1]
+
+        assert done.completed_at is not None
+        assert done.completed_at - done.created_at == pytest.approx(18 * 3_600, abs=2)
+        assert other.completed_at is not None
+        assert other.completed_at - other.created_at == pytest.approx(12 * 3_600, abs=2)
+
+
+def test_somebody_elses_load_ends_on_the_clock_by_hand(batch_emulator: RunningEmulator) -> None:
+    """Not on the wall's."""
+    batch_emulator.others_hold("5K", "12h", deployment="gpt-4.1")
+    batch_emulator.others_hold(700, "1h", listed=False)
+    with plain(batch_emulator) as client:
+        create(client, upload(client, line("a")))
+        assert batch_emulator.held()["gpt-4.1"]["foreign"] == 5_700
+        batch_emulator.advance("11h")
+        assert batch_emulator.held()["gpt-4.1"]["foreign"] == 5_000
+        batch_emulator.advance("1h")
+        assert batch_emulator.held()["gpt-4.1"]["foreign"] == 0
+        theirs = list(client.batches.list())[-1]
+        assert theirs.status == "completed"
+        assert len(client.files.content(theirs.input_file_id).text.splitlines()) == 5
+        assert theirs.output_file_id is not None
+        assert len(client.files.content(theirs.output_file_id).text.splitlines()) == 5
+
+
+def test_the_clock_can_be_set_to_run_and_to_stand(batch_emulator: RunningEmulator) -> None:
+    """From hand to a thousandfold and back."""
+    before = batch_emulator.get("/_emulator/clock")["now"]
+    batch_emulator.post("/_emulator/clock", speed=1_000)
+    time.sleep(0.05)
+    after = batch_emulator.post("/_emulator/clock", by_hand=True)["now"]
+    assert after - before >= 50
+    assert batch_emulator.get("/_emulator/clock")["now"] == after
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def results(provider: RunningEmulator, content: bytes) -> tuple[Any, dict[str, Any]]:
+    """(the batch, {custom_id: response}) after a run."""
+    with plain(provider) as client:
+        batch = create(client, upload(client, content))
+        provider.until_idle()
+        deadline = time.monotonic() + 20
+        while (batch := client.batches.retrieve(batch.id)).status not in ("completed", "failed"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        lines = [
+            json.loads(text)
+            for file_id in (batch.output_file_id, batch.error_file_id)
+            if file_id
+            for text in client.files.content(file_id).text.splitlines()
+        ]
+        return batch, {one["custom_id"]: one["response"] for one in lines}
+
+
+def test_a_python_function_answers_with_a_text_a_body_or_a_status() -> None:
+    """What it raises is a line of status 500; counts and usage are true before the batch is seen to have ended."""
+
+    def answer(asked: dict[str, Any]) -> Any:
+        match asked["custom_id"]:
+            case "text":
+                return "one two three"
+            case "body":
+                return {"choices": [{"message": {"content": "x"}}]}
+            case "status":
+                return 404, {"error": {"message": "no such thing"}}
+            case _:
+                raise LookupError("on purpose")
+
+    content = b"".join(line(name) for name in ("text", "body", "status", "raises"))
+    with local_emulator(answers=answer, clock="hand", dialect="openai") as provider:
+        batch, responses = results(provider, content)
+
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 2)
+    assert {name: one["status_code"] for name, one in responses.items()} == {
+        "text": 200, "body": 200, "status": 404, "raises": 500
+    }  # fmt: skip
+    assert responses["text"]["body"]["usage"] == {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11}
+    assert responses["body"]["body"]["usage"]["completion_tokens"] == 1
+    assert "LookupError: on purpose" in responses["raises"]["body"]["error"]["message"]
+    assert batch.usage.output_tokens == 4
+
+
+class _Model(BaseHTTPRequestHandler):
+    """An OpenAI-compatible server: it repeats the question, and refuses one."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        question = asked["messages"][0]["content"]
+        status = 400 if question == "too long" else 200
+        usage = {"prompt_tokens": 77, "completion_tokens": 5, "total_tokens": 82}
+        body = {"choices": [{"message": {"content": f"{self.path} {question}"}}], "usage": usage}
+        data = json.dumps(body if status == 200 else {"error": {"message": "context"}}).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def model_server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Model) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("clock", ["hand", "real"])
+def test_another_server_answers_each_line(model_server: str, clock: str) -> None:
+    """Body, status and usage are that server's; a refusal there is a line in the error file."""
+    content = b"".join(line(f"r{i}", "too long" if i == 7 else f"question {i}") for i in range(30))
+    with local_emulator(
+        answers=model_server, clock=clock, dialect="openai", validating=0.1, start=0.1, finalizing=0.1
+    ) as provider:
+        batch, responses = results(provider, content)
+
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (29, 1)
+    assert responses["r3"]["body"]["choices"][0]["message"]["content"] == "/v1/chat/completions question 3"
+    assert responses["r3"]["body"]["usage"]["prompt_tokens"] == 77
+    assert responses["r7"]["status_code"] == 400
+    assert batch.usage.output_tokens == 29 * 5
+
+
+def test_a_server_that_is_not_there_is_a_line_of_status_503() -> None:
+    """The batch ends all the same."""
+    with local_emulator(answers="http://127.0.0.1:9/v1", clock="hand") as provider:
+        batch, responses = results(provider, line("a"))
+
+    assert (batch.status, batch.request_counts.failed, responses["a"]["status_code"]) == ("completed", 1, 503)
+
+
+def test_the_command_takes_a_function_from_a_file(tmp_path: Any) -> None:
+    """``--answers file.py:function``; a name that leads nowhere is refused."""
+    (tmp_path / "mine.py").write_text("def answer(line):\n    return line['custom_id'].upper()\n")
+    with emulator(
+        answers=f"{tmp_path / 'mine.py'}:answer", validating="0.1s", start="0.1s", finalizing="0.1s"
+    ) as provider:
+        deadline = time.monotonic() + 20
+        with plain(provider) as client:
+            batch = create(client, upload(client, line("abc")))
+            while (done := client.batches.retrieve(batch.id)).status != "completed":
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert done.output_file_id is not None
+            assert '"ABC"' in client.files.content(done.output_file_id).text
+    for wrong in ("json:nothing", "no_such_module_at_all:x", f"{tmp_path}/none.py:x", "noseparator"):
+        with pytest.raises(UsageError, match="neither a URL nor"):
+            answers_of(wrong)
+        with pytest.raises(RuntimeError, match="neither a URL nor"), local_emulator(answers=wrong):
+            pass
