@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo simulate mutants test test-all contract bench lock dist clean
+.PHONY: help demo demo-gateway simulate mutants test test-all contract bench lock dist clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # Both stamps depend on the lock file, so an upgrade reaches a checkout that exists already.
 $(VENV)/.run: $(LOCK) pyproject.toml
@@ -24,6 +24,9 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 
 demo: $(VENV)/.run ## The well-known complaint, first as people do it, then through Sluicegate (two minutes)
 	$(BIN)/python examples/demo.py
+
+demo-gateway: $(VENV)/.run ## Five applications, one limit, the gateway between them (a minute)
+	$(BIN)/python examples/demo_gateway.py
 
 test: $(VENV)/.dev ## Everything that guards a commit
 	$(BIN)/ruff check .

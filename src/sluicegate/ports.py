@@ -6,7 +6,7 @@ right before or right after it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -14,11 +14,13 @@ from sluicegate.core.ledger import Balance, Dimension, Entry
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.report import Event
 from sluicegate.core.rows import BatchRow, DemandRow, DeploymentRow, ForeignRow, PartRow, ResourceRow, RunRow
+from sluicegate.core.tenancy import ClientBatchRow, FileRow, KeyRow, TenantRow
 from sluicegate.core.types import Accepted, BatchPage, Dialect, ProviderBatch, RemoteFile
 from sluicegate.core.waiting import Spans
 
 P = ParamSpec("P")
 T = TypeVar("T")
+G = TypeVar("G", TenantRow, KeyRow, FileRow, ClientBatchRow)
 
 
 class Clock(Protocol):
@@ -136,14 +138,31 @@ class Workers(Protocol):
 class Tx(Protocol):
     """What can be done within one transaction. Reads see the transaction's own writes."""
 
-    def insert(self, *rows: RunRow | BatchRow | PartRow | DeploymentRow) -> None:
+    def insert(
+        self,
+        *rows: RunRow | BatchRow | PartRow | DeploymentRow | TenantRow | KeyRow | FileRow | ClientBatchRow,
+    ) -> None:
         """Add new rows."""
+
+    def find(self, kind: type[G], /, **equal: Any) -> list[G]:
+        """The gateway's rows of one kind whose columns have these values, oldest first; a frozenset means any of it."""
+
+    def page(
+        self, kind: type[G], /, *, newest_first: bool, beyond: tuple[float, str] | None, limit: int, **equal: Any
+    ) -> list[G]:  # fmt: skip
+        """At most ``limit`` rows beyond the (created_at, id) of another, in that order."""
+
+    def amend(self, kind: type[G], key: str, /, given: Mapping[str, Any] | None = None, **changes: Any) -> bool:
+        """Compare and set: change a row's columns if it has the values ``given``; False if it has not, or is gone."""
+
+    def remove(self, kind: type[G], key: str, /) -> bool:
+        """Delete one of the gateway's rows; False if it was gone."""
 
     def run(self, run: str) -> RunRow | None:
         """One run."""
 
-    def runs(self, *, digest: str | None = None) -> list[RunRow]:
-        """All runs, newest first, or those with this digest."""
+    def runs(self, *, digest: str | None = None, unfinished: bool = False) -> list[RunRow]:
+        """All runs, newest first, or those with this digest, or those that have not ended."""
 
     def update_run(self, run: str, **changes: Any) -> None:
         """Change columns of a run."""

@@ -18,11 +18,8 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    JsonValue,
     PrivateAttr,
     SecretStr,
     ValidationError,
@@ -31,8 +28,20 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from sluicegate.core.limits import parse_duration, parse_tokens
 from sluicegate.errors import UsageError
+from sluicegate.settings_fields import (
+    Address,
+    Count,
+    Models,
+    Price,
+    Prices,
+    Seconds,
+    Text,
+    Tokens,
+    folder,
+    setting,
+)  # fmt: skip
+from sluicegate.settings_gateway import GatewaySettings
 
 FILE_NAME: Final = "sluicegate.toml"
 PREFIX: Final = "SLUICEGATE_"
@@ -58,93 +67,7 @@ _KUBERNETES: Final = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TC
 MASK: Final = "********"
 
 
-def _text(value: object) -> object:
-    return value.strip() if isinstance(value, str) else value
-
-
-def _tokens(value: object) -> object:
-    return parse_tokens(value) if isinstance(value, str) else _number(value)
-
-
-def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else _number(value)
-
-
-def _count(value: object) -> object:
-    """A count as people write it, ``100,000`` and ``100_000`` included."""
-    if isinstance(value, str):
-        plain = value.strip().replace(",", "").replace("_", "")
-        if not plain.isdecimal():
-            raise ValueError(f"{value!r} is not a whole number")
-        return int(plain)
-    return _number(value)
-
-
-def _number(value: object) -> object:
-    # True is an int in Python; as a number of anything it is a mistake.
-    if isinstance(value, bool):
-        raise ValueError(f"{str(value).lower()} is not a number")
-    return value
-
-
-def _address(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    parts = urlsplit(value.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not an address; it starts with https:// (or http:// for a local server) and names a host")
-    if parts.username or parts.password:
-        raise ValueError("an address must not carry a user name or password; set the key as a setting of its own")
-    return value.strip()
-
-
-def _table(value: object) -> object:
-    """A table from an environment variable is a JSON object."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        why = f"{error.msg} at character {error.pos + 1}"
-        raise ValueError(f'not a JSON object such as {{"name": …}} ({why})') from None
-
-
-def _folder(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str | Path) and str(value).strip() else value
-
-
-Tokens = Annotated[int, BeforeValidator(_tokens)]
-Seconds = Annotated[float, BeforeValidator(_duration)]
-Count = Annotated[int, BeforeValidator(_count)]
-Text = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
-Address = Annotated[str, BeforeValidator(_address)]
-
-
-class Price(BaseModel):
-    """What a model costs through the batch API, USD per million tokens."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input: Annotated[float, Field(ge=0)]
-    output: Annotated[float, Field(ge=0)] = 0.0
-    cached_input: Annotated[float, Field(ge=0)] | None = None
-
-
-Prices = Annotated[dict[str, Price], BeforeValidator(_table)]
-Models = Annotated[dict[str, str], BeforeValidator(_table)]
-
-
-def _setting(
-    default: Any, description: str, *, section: str, unit: str = "", shown: str | None = None, **rules: Any
-) -> Any:  # fmt: skip
-    """A field with what its line in docs/settings.md says. ``shown``: the default in words, where it depends."""
-    extra: dict[str, JsonValue] = {"section": section, "unit": unit, "shown": shown}
-    if callable(default):
-        return Field(default_factory=default, description=description, json_schema_extra=extra, **rules)
-    return Field(default=default, description=description, json_schema_extra=extra, **rules)
-
-
-class Settings(BaseSettings):
+class Settings(GatewaySettings):
     """Every setting. Durations are seconds and limits are tokens here, however they were written.
 
     Attributes are documented by their ``description``; see docs/settings.md.
@@ -153,138 +76,138 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
-    SECTIONS: ClassVar = ("Provider", "Quota and pace", "Trouble", "Parts and files", "Cost", "Machine")
+    SECTIONS: ClassVar = ("Provider", "Quota and pace", "Trouble", "Parts and files", "Cost", "Machine", "Gateway")
 
     # Provider
-    base_url: Address | None = _setting(
+    base_url: Address | None = setting(
         None, "Address of the API, for OpenAI or Azure's v1 surface (`https://NAME.openai.azure.com/openai/v1/`).",
         section="Provider", shown="OpenAI's own",
     )  # fmt: skip
-    api_key: SecretStr | None = _setting(None, "Key for `base_url`.", section="Provider")
-    azure_endpoint: Address | None = _setting(
+    api_key: SecretStr | None = setting(None, "Key for `base_url`.", section="Provider")
+    azure_endpoint: Address | None = setting(
         None, "Azure OpenAI endpoint, `https://NAME.openai.azure.com`.", section="Provider"
     )
-    azure_api_key: SecretStr | None = _setting(None, "Key of the Azure OpenAI resource.", section="Provider")
-    azure_ad_token: SecretStr | None = _setting(
+    azure_api_key: SecretStr | None = setting(None, "Key of the Azure OpenAI resource.", section="Provider")
+    azure_ad_token: SecretStr | None = setting(
         None, "An Entra token that you fetched yourself; it lives about an hour, so prefer `use_entra`.",
         section="Provider",
     )  # fmt: skip
-    api_version: Text | None = _setting(
+    api_version: Text | None = setting(
         None, "Azure's `api-version`; leave it out for the v1 surface.", section="Provider",
         shown="the last general version",
     )  # fmt: skip
-    organization: Text | None = _setting(None, "OpenAI organisation id.", section="Provider")
-    project: Text | None = _setting(None, "OpenAI project id.", section="Provider")
-    use_entra: bool = _setting(
+    organization: Text | None = setting(None, "OpenAI organisation id.", section="Provider")
+    project: Text | None = setting(None, "OpenAI project id.", section="Provider")
+    use_entra: bool = setting(
         False, "Sign in on Azure with Entra's default chain (needs the extra `sluicegate[azure]`).", section="Provider",
         shown="yes, if an Azure endpoint is set and no key or token",
     )  # fmt: skip
-    dialect: Literal["auto", "azure", "openai"] = _setting(
+    dialect: Literal["auto", "azure", "openai"] = setting(
         "auto", "Whose rules and limits hold: `azure`, `openai`, or `auto` to tell by the address.", section="Provider"
     )
-    azure_subscription: Text | None = _setting(
+    azure_subscription: Text | None = setting(
         None, "Subscription id; with the login's read right, deployment limits are read from the account.",
         section="Provider",
     )  # fmt: skip
-    azure_resource_group: Text | None = _setting(
+    azure_resource_group: Text | None = setting(
         None, "Resource group of the Azure OpenAI resource; goes with `azure_subscription`.", section="Provider"
     )
-    timeout: Seconds = _setting(600.0, "The longest that one call may take.", section="Provider", unit="duration", gt=0)
+    timeout: Seconds = setting(600.0, "The longest that one call may take.", section="Provider", unit="duration", gt=0)
 
     # Quota and pace
-    deployment: Text | None = _setting(
+    deployment: Text | None = setting(
         None, "Send every line to this deployment, whatever model it names.", section="Quota and pace",
         shown="the one that each line names",
     )  # fmt: skip
-    limit: Tokens | None = _setting(
+    limit: Tokens | None = setting(
         None, "Enqueued-token limit: your cap per deployment, never exceeded, and corrected downwards when the "
         "provider refuses at less.", section="Quota and pace", unit="tokens", shown="learned from the provider", ge=1,
     )  # fmt: skip
-    margin: float = _setting(
+    margin: float = setting(
         1.02, "Factor on every reservation, for what our count may miss.", section="Quota and pace", ge=1, le=10
     )
-    poll: Seconds = _setting(
+    poll: Seconds = setting(
         60.0, "The shortest time between two looks at the provider's list.", section="Quota and pace", unit="duration",
         ge=0.05,
     )  # fmt: skip
-    poll_max: Seconds = _setting(
+    poll_max: Seconds = setting(
         600.0, "The longest time between two looks at the provider's list.", section="Quota and pace", unit="duration",
         ge=0.05,
     )  # fmt: skip
-    release_lag: Seconds = _setting(
+    release_lag: Seconds = setting(
         0.0, "How long the provider goes on counting a batch that has ended; what is learned is added.",
         section="Quota and pace", unit="duration", ge=0,
     )  # fmt: skip
-    creates_per_hour: Count | None = _setting(
+    creates_per_hour: Count | None = setting(
         None, "The most batches created in an hour.", section="Quota and pace", unit="batches",
         shown="2,000 on OpenAI, none on Azure", ge=1,
     )  # fmt: skip
 
     # Trouble
-    attempts: Count = _setting(
+    attempts: Count = setting(
         3, "How often a request is sent at most, if it fails for a passing reason.", section="Trouble", unit="times",
         ge=1, le=100,
     )  # fmt: skip
-    stuck_validating: Seconds = _setting(
+    stuck_validating: Seconds = setting(
         7_200.0, "After how long in `validating` a batch counts as stuck.", section="Trouble", unit="duration", gt=0
     )
-    stuck_in_progress: Seconds = _setting(
+    stuck_in_progress: Seconds = setting(
         129_600.0, "After how long in `in_progress` without progress a batch counts as stuck.", section="Trouble",
         unit="duration", gt=0,
     )  # fmt: skip
-    stuck_action: Literal["report", "resubmit"] = _setting(
+    stuck_action: Literal["report", "resubmit"] = setting(
         "resubmit", "What to do with a stuck batch: only `report` it, or cancel it and `resubmit` what it still owes.",
         section="Trouble",
     )  # fmt: skip
 
     # Parts and files
-    requests_max: Count | None = _setting(
+    requests_max: Count | None = setting(
         None, "The most requests in one part.", section="Parts and files", unit="requests",
         shown="100,000 on Azure, 50,000 on OpenAI", ge=1,
     )  # fmt: skip
-    bytes_max: Count = _setting(
+    bytes_max: Count = setting(
         200_000_000, "The most bytes in one part.", section="Parts and files", unit="bytes", ge=1
     )
-    line_bytes_max: Count = _setting(
+    line_bytes_max: Count = setting(
         64 * 1024 * 1024, "The longest line that is read.", section="Parts and files", unit="bytes", ge=1_024
     )
-    files_max: Count | None = _setting(
+    files_max: Count | None = setting(
         None, "The most input files kept at the provider at once.", section="Parts and files", unit="files",
         shown="500 on Azure, none on OpenAI", ge=1,
     )  # fmt: skip
-    file_expiry: Seconds | None = _setting(
+    file_expiry: Seconds | None = setting(
         None, "Let the provider delete input files by itself after this long.", section="Parts and files",
         unit="duration", shown="they are deleted when they are no longer needed", gt=0,
     )  # fmt: skip
-    keep_provider_files: bool = _setting(
+    keep_provider_files: bool = setting(
         False, "Keep input and result files at the provider; `sluicegate prune` removes them.",
         section="Parts and files",
     )  # fmt: skip
 
     # Cost
-    max_cost: Annotated[float, Field(ge=0)] | None = _setting(
+    max_cost: Annotated[float, Field(ge=0)] | None = setting(
         None, "Refuse work that is estimated to cost more, and stop when it has.", section="Cost", unit="USD",
         shown="no bound",
     )  # fmt: skip
-    expected_output_tokens: Tokens | None = _setting(
+    expected_output_tokens: Tokens | None = setting(
         None, "Tokens of a usual answer, for the estimate of the cost.", section="Cost", unit="tokens a request",
         shown="input only", ge=0,
     )  # fmt: skip
-    models: Models = _setting(
+    models: Models = setting(
         dict, "Table: deployment = model, where the name does not tell it; for counting and prices.", section="Cost",
         shown="none",
     )  # fmt: skip
-    prices: Prices = _setting(
+    prices: Prices = setting(
         dict, "Table: model = { input, cached_input, output }, before the built-in price table.", section="Cost",
         unit="USD per million tokens", shown="none",
     )  # fmt: skip
 
     # Machine
-    state: Annotated[Path, BeforeValidator(_folder)] = _setting(
+    state: Annotated[Path, BeforeValidator(folder)] = setting(
         lambda: user_data_path("sluicegate"), "Folder of the ledger and of what runs need to go on; on a local disk.",
         section="Machine", shown="the user's data folder",
     )  # fmt: skip
-    workers: Count = _setting(
+    workers: Count = setting(
         0,
         "Processes or threads that check and count; 0 is one per CPU.",
         section="Machine",

@@ -17,7 +17,7 @@ from sluicegate.adapters.workers import ThreadWorkers
 from sluicegate.core.limits import limits_of
 from sluicegate.core.report import Event
 from sluicegate.core.types import Dialect
-from sluicegate.ports import Backend, Clock
+from sluicegate.ports import Backend, Clock, Ids, Store
 from sluicegate.service.context import Context, Policy
 from sluicegate.settings import Settings
 
@@ -86,4 +86,17 @@ async def context(
     finally:
         await connected.close()
         await workers.close()
+        await store.close()
+
+
+@asynccontextmanager
+async def rows(settings: Settings) -> AsyncIterator[tuple[Store, Ids, Clock]]:
+    """The rows alone, for commands that need no provider."""
+    from sluicegate.adapters.store import SqlStore
+
+    FolderBlobs(settings.state)
+    store = SqlStore(settings.state / "sluicegate.sqlite3")
+    try:
+        yield store, SystemIds(), SystemClock()
+    finally:
         await store.close()

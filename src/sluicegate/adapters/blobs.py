@@ -11,7 +11,7 @@ from typing import Final
 
 from sluicegate.errors import StateUnusable
 
-FOLDERS: Final = ("inputs", "indexes", "parts", "results", "foreign", "locks")
+FOLDERS: Final = ("inputs", "indexes", "parts", "results", "foreign", "files", "locks")
 
 
 class FolderBlobs:

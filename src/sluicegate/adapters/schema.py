@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration: a database of this revision needs none."""
 
 metadata = sa.MetaData()
@@ -39,6 +39,7 @@ runs = sa.Table(
     _text("digest"), _text("state"), _text("resource"), _text("dialect"), _text("groups"), _text("redirect", null=True),
     _int("cap", null=True), _int("requests"), _int("tokens"), _int("serial"),
     _time("created_at", null=False), _time("finished_at"), _int("exit_code", null=True),
+    _text("tenant", null=True), _time("due_at"), _text("closing", null=True),
     sa.Index("runs_by_digest", "digest"),
 )  # fmt: skip
 
@@ -131,4 +132,41 @@ events = sa.Table(
     _text("part", null=True), _text("deployment", null=True), _text("fields"),
     sa.Index("events_by_run", "run", "number"),
     sa.Index("events_by_part", "part", "number"),
+)  # fmt: skip
+
+tenants = sa.Table(
+    "tenants", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("weight", sa.Double, nullable=False), _time("created_at", null=False),
+)  # fmt: skip
+
+keys = sa.Table(
+    "keys", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _text("tenant"), _text("role"), _text("digest"), _time("created_at", null=False), _time("expires_at"),
+    _time("revoked_at"),
+)  # fmt: skip
+
+files = sa.Table(
+    "files", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _text("tenant"), _text("filename"), _text("purpose"), _int("bytes"), _int("lines"), _text("sha256"), _text("blob"),
+    _time("created_at", null=False), _time("expires_at"),
+    sa.Index("files_by_tenant", "tenant", "created_at", "id"),
+    sa.Index("files_by_blob", "blob"),
+)  # fmt: skip
+
+client_batches = sa.Table(
+    "client_batches", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _text("tenant"), _text("key"), _text("input_file"), _text("input"), _int("input_bytes"), _text("endpoint"),
+    _text("window"), _text("metadata", null=True), _text("status"), _text("fingerprint"),
+    _time("created_at", null=False), _time("due_at", null=False), _text("idempotency", null=True),
+    _text("run", null=True), _int("total"), _int("completed"), _int("failed"), _text("output_file", null=True),
+    _text("error_file", null=True), _text("errors", null=True), _text("reason", null=True), _time("in_progress_at"),
+    _time("finalizing_at"), _time("cancelling_at"), _time("ended_at"),
+    sa.Index("client_batches_by_tenant", "tenant", "created_at", "id"),
+    sa.Index("client_batches_by_status", "status"),
+    sa.Index("client_batches_by_fingerprint", "fingerprint", "created_at"),
+    sa.Index("client_batches_once", "tenant", "idempotency", unique=True),
 )  # fmt: skip

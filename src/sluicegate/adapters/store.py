@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -24,12 +24,17 @@ from sluicegate.core.ledger import Balance, Dimension, Entry, Verb
 from sluicegate.core.lifecycle import RunState, Stage, check_transition
 from sluicegate.core.report import Event, EventKind
 from sluicegate.core.rows import BatchRow, DemandRow, DeploymentRow, ForeignRow, PartRow, ResourceRow, RunRow
+from sluicegate.core.tenancy import ClientBatchRow, FileRow, KeyRow, Role, TenantRow
+from sluicegate.core.types import BatchStatus
 from sluicegate.core.waiting import Spans
 from sluicegate.errors import StateUnusable
-from sluicegate.ports import Tx
+from sluicegate.ports import G, Tx
 
 T = TypeVar("T")
-Row = TypeVar("Row", RunRow, BatchRow, PartRow, DeploymentRow, ForeignRow, ResourceRow, DemandRow)
+Row = TypeVar(
+    "Row", RunRow, BatchRow, PartRow, DeploymentRow, ForeignRow, ResourceRow, DemandRow, TenantRow, KeyRow, FileRow,
+    ClientBatchRow,
+)  # fmt: skip
 
 BUSY_TIMEOUT_MS: Final = 60_000
 EVENT_VERSION: Final = 1
@@ -42,10 +47,19 @@ _TABLES: Final[dict[type, sa.Table]] = {
     ForeignRow: schema.foreign,
     ResourceRow: schema.resources,
     DemandRow: schema.demands,
+    TenantRow: schema.tenants,
+    KeyRow: schema.keys,
+    FileRow: schema.files,
+    ClientBatchRow: schema.client_batches,
 }
 _NAMES: Final = {kind: [f.name for f in fields(kind)] for kind in _TABLES}
 _COLUMNS: Final = {kind: [table.c[name] for name in _NAMES[kind]] for kind, table in _TABLES.items()}
-_ENUMS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {RunRow: {"state": RunState}, PartRow: {"stage": Stage}}
+_ENUMS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
+    RunRow: {"state": RunState},
+    PartRow: {"stage": Stage},
+    KeyRow: {"role": Role},
+    ClientBatchRow: {"status": BatchStatus},
+}
 
 
 def _load(kind: type[Row], values: sa.Row[Any]) -> Row:
@@ -53,6 +67,13 @@ def _load(kind: type[Row], values: sa.Row[Any]) -> Row:
     for name, enum in _ENUMS.get(kind, {}).items():
         content[name] = enum(content[name])
     return kind(**content)
+
+
+def _equal(table: sa.Table, values: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
+    return [
+        table.c[name].in_(sorted(value)) if isinstance(value, frozenset) else table.c[name] == value
+        for name, value in values.items()
+    ]
 
 
 class SqlTx:
@@ -81,17 +102,50 @@ class SqlTx:
         if not self._update(table, *key, **asdict(row)):
             self._connection.execute(sa.insert(table).values(**asdict(row)))
 
-    def insert(self, *rows: RunRow | BatchRow | PartRow | DeploymentRow) -> None:
+    def insert(
+        self,
+        *rows: RunRow | BatchRow | PartRow | DeploymentRow | TenantRow | KeyRow | FileRow | ClientBatchRow,
+    ) -> None:
         for row in rows:
             self._connection.execute(sa.insert(_TABLES[type(row)]).values(**asdict(row)))
+
+    # -- the gateway's rows -------------------------------------------------------------------------------------------
+
+    def find(self, kind: type[G], /, **equal: Any) -> list[G]:
+        t = _TABLES[kind]
+        return self._select(kind, *_equal(t, equal), order=t.c.created_at)
+
+    def page(
+        self, kind: type[G], /, *, newest_first: bool, beyond: tuple[float, str] | None, limit: int, **equal: Any
+    ) -> list[G]:  # fmt: skip
+        t = _TABLES[kind]
+        place = sa.tuple_(t.c.created_at, t.c.id)
+        where = _equal(t, equal)
+        if beyond is not None:
+            mark = sa.tuple_(sa.literal(beyond[0]), sa.literal(beyond[1]))
+            where.append(place < mark if newest_first else place > mark)
+        columns = (t.c.created_at, t.c.id)
+        order = [c.desc() for c in columns] if newest_first else list(columns)
+        query = sa.select(*_COLUMNS[kind]).where(*where).order_by(*order).limit(limit)
+        return [_load(kind, row) for row in self._connection.execute(query)]
+
+    def amend(self, kind: type[G], key: str, /, given: Mapping[str, Any] | None = None, **changes: Any) -> bool:
+        t = _TABLES[kind]
+        return self._update(t, t.c.id == key, *_equal(t, given or {}), **changes) == 1
+
+    def remove(self, kind: type[G], key: str, /) -> bool:
+        t = _TABLES[kind]
+        return self._connection.execute(sa.delete(t).where(t.c.id == key)).rowcount == 1
 
     # -- runs and batches ---------------------------------------------------------------------------------------------
 
     def run(self, run: str) -> RunRow | None:
         return self._one(RunRow, schema.runs.c.id == run)
 
-    def runs(self, *, digest: str | None = None) -> list[RunRow]:
+    def runs(self, *, digest: str | None = None, unfinished: bool = False) -> list[RunRow]:
         where = [] if digest is None else [schema.runs.c.digest == digest]
+        if unfinished:
+            where.append(schema.runs.c.state.in_([state for state in RunState if not state.final]))
         return self._select(RunRow, *where, order=schema.runs.c.created_at.desc())
 
     def update_run(self, run: str, **changes: Any) -> None:

@@ -102,6 +102,27 @@ Exit codes:
     sort_key=5,
 )
 app.command(
+    "sluicegate.cli.serve:serve",
+    name="serve",
+    help="""Serve the gateway: the Batch API that queues instead of refusing, for many clients and one limit.
+
+Clients change their base URL and nothing else. With no keys yet, a first one is made and printed.""",
+    help_epilogue="""Examples:
+  sluicegate serve
+  sluicegate serve --host 0.0.0.0 --port 8000 --limit 30K
+
+Exit codes:
+  0  stopped; the next start goes on
+  2  usage, settings, or another gateway serves this data folder""",
+    sort_key=6,
+)
+app.command(
+    "sluicegate.cli.keys:app",
+    name="keys",
+    help="Make, list, revoke and rotate the keys of the gateway's tenants.",
+    sort_key=6,
+)
+app.command(
     "sluicegate.cli.prune:prune",
     name="prune",
     help="""Remove what finished runs keep in the data folder and at the provider.

@@ -1,25 +1,58 @@
-"""How much of one deployment's limit each live run may fill (max-min fair, work conserving)."""
+"""How much of one deployment's limit each live run may fill (max-min fair over tenants, work conserving)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 
-def shares(limit: int, demands: Mapping[str, int]) -> dict[str, int]:
-    """Divide ``limit`` among runs: nobody gets more than it asks for, what is left goes to the others equally.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What one run asks for.
+
+    Attributes:
+        tokens: What it holds and reserves plus what it could still submit.
+        tenant: Whose it is; a run without a tenant is a tenant of its own.
+        due_at, since: Within a tenant the earlier due goes first, then the older; Unix seconds.
+    """
+
+    tokens: int
+    tenant: str
+    due_at: float = float("inf")
+    since: float = 0.0
+
+
+def shares(limit: int, claims: Mapping[str, Claim], weights: Mapping[str, float] | None = None) -> dict[str, int]:
+    """Divide ``limit`` among tenants by weight, and each tenant's share among its runs by due time, then age.
+
+    No tenant gets more than its runs ask for; what is left goes to the others by their weights, so a tenant alone may
+    use all of it.
 
     Args:
         limit: Tokens to divide: the limit less what others' batches hold.
-        demands: For each run, what it holds and reserves plus what it could still submit, in tokens.
+        claims: Per run.
+        weights: Per tenant, above 0; 1 where none is given.
 
     Returns:
-        Tokens for each run; the sum is at most ``limit``, and equals ``min(limit, sum of demands)`` but for rounding.
+        Tokens for each run; the sum is at most ``limit``, and equals ``min(limit, sum of claims)`` but for rounding.
     """
-    left, granted = max(0, limit), dict.fromkeys(demands, 0)
-    open_runs = sorted(demands, key=lambda run: (demands[run], run))
-    while open_runs:
-        fair = left // len(open_runs)
-        run = open_runs.pop(0)
-        granted[run] = min(demands[run], fair)
-        left -= granted[run]
-    return granted
+    weights = weights or {}
+    asked: dict[str, int] = {}
+    for claim in claims.values():
+        asked[claim.tenant] = asked.get(claim.tenant, 0) + claim.tokens
+    left, granted = max(0, limit), dict.fromkeys(asked, 0)
+    # Whoever asks for least per weight is satisfied first; what it leaves is divided among the rest.
+    order = sorted(asked, key=lambda tenant: (asked[tenant] / weights.get(tenant, 1.0), tenant))
+    heavy = sum(weights.get(tenant, 1.0) for tenant in order)
+    for i, tenant in enumerate(order):
+        weight = weights.get(tenant, 1.0)
+        fair = left if i == len(order) - 1 else min(left, int(left * weight / heavy))
+        granted[tenant] = min(asked[tenant], fair)
+        left -= granted[tenant]
+        heavy -= weight
+    result = {}
+    for run in sorted(claims, key=lambda run: (claims[run].due_at, claims[run].since, run)):
+        claim = claims[run]
+        result[run] = min(claim.tokens, granted[claim.tenant])
+        granted[claim.tenant] -= result[run]
+    return result

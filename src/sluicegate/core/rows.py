@@ -17,6 +17,9 @@ class RunRow:
         redirect: The deployment that every line goes to, or None: each to the one it names.
         cap: The person's ``--limit`` in tokens, or None.
         serial: How many parts were cut so far.
+        tenant: Whose batch it is at the gateway; None for a ``sluicegate run``. Only the gateway drives a tenant's runs.
+        due_at: When the gateway's client wants it done.
+        closing: ``code: message`` once what still waits is to end as errors (cancelled, expired), else None.
     """
 
     id: str
@@ -33,6 +36,9 @@ class RunRow:
     created_at: float
     finished_at: float | None = None
     exit_code: int | None = None
+    tenant: str | None = None
+    due_at: float | None = None
+    closing: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

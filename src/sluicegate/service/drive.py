@@ -22,6 +22,7 @@ from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope
 from sluicegate.core.watch import Pending, next_look_at
 from sluicegate.errors import BackendError, CostLimitExceeded, DeploymentNotFound, Interrupted
 from sluicegate.ports import Tx
+from sluicegate.service import closing as closer
 from sluicegate.service import collector, output, overview, scheduler, submitter, watcher
 from sluicegate.service.context import Context, Record, note
 from sluicegate.service.scheduler import TooLarge
@@ -59,6 +60,7 @@ class _State:
     shown_at: float = 0.0
     refusal: str | None = None
     learned: str | None = None
+    cancelled: set[str] = field(default_factory=set)
 
 
 class Driver:
@@ -149,22 +151,25 @@ class Driver:
             live = await self._live()
             await self._look()
             await self._collect_ended()
-            await self._admit(live)
+            if run.closing is not None:
+                await self._close(run.closing)
+            else:
+                await self._admit(live)
             await self._write()
             await self._report(live)
             if self._joiner.complete and not state.submitting:
                 return
             await self._sleep(len(live) > 1)
 
+    async def _close(self, closing: str) -> None:
+        for key in await closer.settle_waiting(self._ctx, self._work, closing):
+            await self._take_in(key)
+        await closer.cancel_held(self._ctx, self._run_id, self._state.cancelled)
+        await self._drop_refused_files()
+
     async def _live(self) -> frozenset[str]:
         """Runs that living processes drive."""
-        runs = await self._ctx.store.transact(lambda tx: tx.runs())
-        lock = self._ctx.lock
-        return frozenset(
-            run.id
-            for run in runs
-            if run.id == self._run_id or (not run.state.final and not lock.is_free(lock_name(run.id)))
-        )
+        return await live_runs(self._ctx) | {self._run_id}
 
     async def _look(self) -> None:
         ctx, state = self._ctx, self._state
@@ -478,6 +483,12 @@ class Driver:
             self._state.refusal = sentence
         elif kind in (EventKind.LIMIT_CHANGED, EventKind.CALIBRATED):
             self._state.learned = sentence
+
+
+async def live_runs(ctx: Context) -> frozenset[str]:
+    """Runs that living processes drive, by their locks."""
+    runs = await ctx.store.transact(lambda tx: tx.runs(unfinished=True))
+    return frozenset(run.id for run in runs if not ctx.lock.is_free(lock_name(run.id)))
 
 
 def lock_name(run: str) -> str:

@@ -34,6 +34,7 @@ class Request:
         inputs: Paths as given; ``-`` is standard input.
         output, errors: A file for one input, a folder for several; None: beside each input.
         redirect: ``--deployment``; ``cap``: ``--limit``.
+        tenant, due_at: Of a batch at the gateway.
     """
 
     inputs: tuple[str, ...]
@@ -41,6 +42,8 @@ class Request:
     errors: Path | None = None
     redirect: str | None = None
     cap: int | None = None
+    tenant: str | None = None
+    due_at: float | None = None
     skip_bad: bool = False
     new: bool = False
 
@@ -208,7 +211,7 @@ async def enter(
         id=run_id, digest=digest, state=RunState.ACTIVE, resource=ctx.backend.resource, dialect=ctx.backend.dialect,
         groups=msgspec.json.encode([(g.url, g.model) for g in groups]).decode(), redirect=request.redirect,
         cap=request.cap, requests=first, tokens=sum(sum(index.tokens) for index in inspection.indexes), serial=0,
-        created_at=now,
+        created_at=now, tenant=request.tenant, due_at=request.due_at,
     )  # fmt: skip
     work = await ctx.workers.blocking(load, run, batches, ctx.blobs)
     await _set_bad_aside(ctx, run, work.order, inspection, batches)

@@ -7,14 +7,18 @@ from typing import Any
 from sluicegate.core import join
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.rows import BatchRow, PartRow, RunRow
+from sluicegate.core.tenancy import ClientBatchRow, FileRow
 from sluicegate.ports import Tx
 from sluicegate.service import collector
 from sluicegate.service.context import Context
 from sluicegate.service.drive import BAD
 
 
-async def prune(ctx: Context, *, keep_s: float, dry_run: bool) -> dict[str, Any]:
+async def prune(ctx: Context, *, keep_s: float, dry_run: bool, tenants: bool = False) -> dict[str, Any]:
     """Forget runs that finished more than ``keep_s`` seconds ago; their result files stay where the person put them.
+
+    Args:
+        tenants: The runs of the gateway's tenants, else those of ``sluicegate run``.
 
     Returns:
         ``{"runs": [ids], "bytes": freed, "provider_files": deleted}``; with ``dry_run`` what would be.
@@ -22,12 +26,23 @@ async def prune(ctx: Context, *, keep_s: float, dry_run: bool) -> dict[str, Any]
     before = ctx.clock.now() - keep_s
 
     def read(tx: Tx) -> list[tuple[RunRow, list[BatchRow], list[PartRow]]]:
-        old = [r for r in tx.runs() if r.state.final and r.finished_at is not None and r.finished_at <= before]
+        old = [
+            run
+            for run in tx.runs()
+            if run.state.final
+            and (run.tenant is not None) == tenants
+            and run.finished_at is not None
+            and run.finished_at <= before
+        ]
         return [(run, tx.batches(run.id), tx.parts(run=run.id)) for run in old]
 
     old = await ctx.store.transact(read)
     kept = await ctx.store.transact(
-        lambda tx: {b.input for b in tx.batches() if b.run not in {run.id for run, _, _ in old}}
+        lambda tx: (
+            {b.input for b in tx.batches() if b.run not in {run.id for run, _, _ in old}}
+            | {file.blob for file in tx.find(FileRow)}
+            | {batch.input for batch in tx.find(ClientBatchRow) if batch.ended_at is None}
+        )
     )
     freed = files = 0
     for run, batches, parts in old:

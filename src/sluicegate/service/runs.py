@@ -61,7 +61,7 @@ async def perform(
         fresh = await ctx.store.transact(lambda tx: tx.run(run.id))
         assert fresh is not None, "a run that is performed has a row"
         if not (followed and fresh.state is RunState.FINISHED):
-            if not await ctx.store.transact(lambda tx: tx.parts(run=run.id)):
+            if not ways.new and not await ctx.store.transact(lambda tx: tx.parts(run=run.id)):
                 await _meet_others_at_last(ctx, run, ways, stop)
             await note(
                 ctx, EventKind.RUN_STARTED,
@@ -123,7 +123,7 @@ async def _meet_others(ctx: Context, run: RunRow, ways: Ways) -> None:
             strangers.append(batch)
     known = {part.provider_batch for part in await ctx.store.transact(lambda tx: tx.parts(resource=run.resource))}
     strangers = [batch for batch in strangers if batch.id not in known]
-    if not strangers or ways.new:
+    if not strangers:
         return
     if not ways.adopt:
         await ctx.store.transact(lambda tx: tx.delete_run(run.id))

@@ -14,6 +14,7 @@ from sluicegate.core.lifecycle import Stage
 from sluicegate.core.limits import ENQUEUED_REQUESTS_MAX, counts_requests
 from sluicegate.core.report import EventKind
 from sluicegate.core.rows import DemandRow, DeploymentRow, PartRow, RunRow, scope
+from sluicegate.core.tenancy import TenantRow
 from sluicegate.core.types import Dialect
 from sluicegate.core.waiting import Spans
 from sluicegate.errors import SluicegateError
@@ -176,7 +177,9 @@ def _gate(
             if part.run in holdings:
                 holdings[part.run] += part.charge
         demands = {r: held + (demand if r == run.id else others[r]) for r, held in holdings.items()}
-        share = fairness.shares(limits.limit - stands.foreign - stands.lagging, demands)[run.id]
+        claims = {r: _claim(tx.run(r), r, tokens) for r, tokens in demands.items()}
+        weights = {tenant.id: tenant.weight for tenant in tx.find(TenantRow)}
+        share = fairness.shares(limits.limit - stands.foreign - stands.lagging, claims, weights)[run.id]
     creates, creates_at = _creates_left(tx, run.resource, policy, now)
     per_second = (policy.creates_per_hour or 0) / 3600
     return Gate(
@@ -189,6 +192,13 @@ def _gate(
         files_left=policy.files_max - tx.files_kept(run.resource),
         part_s_least=2.0 / per_second if per_second else 0.0,
     )  # fmt: skip
+
+
+def _claim(run: RunRow | None, name: str, tokens: int) -> fairness.Claim:
+    if run is None or run.tenant is None:
+        return fairness.Claim(tokens=tokens, tenant=f"run:{name}")
+    due_at = float("inf") if run.due_at is None else run.due_at
+    return fairness.Claim(tokens=tokens, tenant=run.tenant, due_at=due_at, since=run.created_at)
 
 
 def _creates_left(tx: Tx, resource: str, policy: Policy, now: float) -> tuple[int, float | None]:

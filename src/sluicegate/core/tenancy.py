@@ -1,0 +1,97 @@
+"""The gateway's rows as values: tenants, their keys, files and batches. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sluicegate.core.types import BatchStatus
+
+ENDS = frozenset({BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED})
+
+
+class Role(StrEnum):
+    """What a key may do: ``user`` its tenant's work, ``observer`` only look at it, ``admin`` look at all tenants'."""
+
+    USER = "user"
+    OBSERVER = "observer"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantRow:
+    """Who is charged and fairly shared. ``weight``: its share of the limit relative to other tenants'."""
+
+    id: str
+    weight: float
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRow:
+    """A key of the gateway; only ``digest``, the SHA-256 of its secret (192 random bits), is stored."""
+
+    id: str
+    tenant: str
+    role: Role
+    digest: str
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRow:
+    """A client's file: an upload, or a batch's output or error file. ``blob`` is where its content is."""
+
+    id: str
+    tenant: str
+    filename: str
+    purpose: str
+    bytes: int
+    lines: int
+    sha256: str
+    blob: str
+    created_at: float
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientBatchRow:
+    """A batch as a client of the gateway sees it; the run of id ``run`` does its work once it is checked.
+
+    Attributes:
+        key: Id of the key that created it.
+        metadata, errors: JSON, as on the wire.
+        idempotency: The client's ``Idempotency-Key``; ``fingerprint``: SHA-256 of who asked for what, by which a
+            repeated create is recognised.
+        due_at: When the completion window ends.
+        reason: Why it does not move, in words, or None.
+    """
+
+    id: str
+    tenant: str
+    key: str
+    input_file: str
+    input: str
+    input_bytes: int
+    endpoint: str
+    window: str
+    metadata: str | None
+    status: BatchStatus
+    fingerprint: str
+    created_at: float
+    due_at: float
+    idempotency: str | None = None
+    run: str | None = None
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    output_file: str | None = None
+    error_file: str | None = None
+    errors: str | None = None
+    reason: str | None = None
+    in_progress_at: float | None = None
+    finalizing_at: float | None = None
+    cancelling_at: float | None = None
+    ended_at: float | None = None

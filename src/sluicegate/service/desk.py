@@ -1,0 +1,362 @@
+"""The gateway's desk: takes clients' batches from ``validating`` to their end, with the same driver that ``run`` uses.
+
+Requests of clients only write rows; this loop reads them (D6). It drives runs that belong to a tenant, never those of a
+``sluicegate run`` on the same folder. Everything in memory is derived from the rows, so a restart goes on (D12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from sluicegate.core.lifecycle import RunState
+from sluicegate.core.report import Progress
+from sluicegate.core.rows import BatchRow, RunRow
+from sluicegate.core.rules import CheckRules
+from sluicegate.core.tenancy import ClientBatchRow, FileRow
+from sluicegate.core.types import BatchStatus
+from sluicegate.errors import BackendError, DeploymentNotFound, Interrupted, SluicegateError
+from sluicegate.ports import Tx, Workers
+from sluicegate.service import prepare, runs
+from sluicegate.service.context import Context
+from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
+from sluicegate.service.retention import OPEN, sweep
+
+LOG = logging.getLogger("sluicegate.gateway")
+
+TURN_S: Final = 1.0
+SWEEP_S: Final = 10.0
+SWEEP: Final = "sweep"
+CHECKS: Final = 2
+"""Input files that are checked at the same time."""
+
+ERRORS_SHOWN: Final = 100
+"""Problems listed in a failed batch's ``errors``, as many as the provider lists at most."""
+
+AGAIN_S: Final = 5.0
+AGAIN_MOST_S: Final = 60.0
+
+DESK: Final = "gateway"
+"""The lock of the process that serves a data folder's gateway."""
+
+CANCELLED: Final = "batch_cancelled: This request was not executed before the batch was cancelled."
+EXPIRED: Final = "batch_expired: This request could not be executed before the completion window expired."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeskPolicy:
+    """How clients' batches are treated.
+
+    Attributes:
+        active_max: Batches that are driven at once; others wait their turn, tenants taking turns.
+        keep_s: How long ended batches, their result files and their parts are kept.
+        expire: True: a batch ends at its due time (OpenAI's way). False: it goes on (Azure's way).
+    """
+
+    active_max: int = 64
+    expire: bool = True
+    keep_s: float = 2_592_000.0
+
+
+class Desk:
+    """All open batches of the gateway in this process.
+
+    Args:
+        rules: What input files are checked against.
+        checkers: Where that is done: processes, so that a large file does not slow the answers to others.
+    """
+
+    def __init__(self, ctx: Context, rules: CheckRules, policy: DeskPolicy, checkers: Workers | None = None) -> None:
+        self._ctx, self._rules, self._policy, self._checkers = ctx, rules, policy, checkers
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._checks: dict[str, asyncio.Task[None]] = {}
+        self._drives: dict[str, asyncio.Task[None]] = {}
+        self._sweeps: dict[str, asyncio.Task[None]] = {}
+        self._again: dict[str, tuple[float, float]] = {}
+        self.progress: dict[str, Progress] = {}
+        self._turned = time.monotonic()
+        self._swept_at = 0.0
+
+    def wake(self) -> None:
+        """Something changed: look now."""
+        self._wake.set()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the loop last turned; more than a few mean that it hangs or is dead."""
+        return time.monotonic() - self._turned
+
+    async def run(self) -> None:
+        """Turn until :meth:`stop`; then wait until what was begun is at a safe point."""
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                await self._turn()
+            except Exception:
+                LOG.exception("a turn of the gateway's desk failed")
+            else:
+                self._turned = time.monotonic()
+            try:
+                await asyncio.wait_for(self._wake.wait(), TURN_S)
+            except TimeoutError:
+                continue
+        for task in self._checks.values():
+            task.cancel()
+        await asyncio.gather(
+            *self._checks.values(), *self._drives.values(), *self._sweeps.values(), return_exceptions=True
+        )
+
+    def stop(self) -> None:
+        """End :meth:`run`: checks are broken off, drivers stop at a safe point; the next start goes on."""
+        self._stop.set()
+        self._wake.set()
+
+    async def _turn(self) -> None:
+        open_ = await self._ctx.store.transact(lambda tx: tx.find(ClientBatchRow, status=OPEN))
+        now = self._ctx.clock.now()
+        for batch in open_:
+            if self._policy.expire and now >= batch.due_at:
+                await self._close(batch, EXPIRED)
+            elif batch.status is BatchStatus.CANCELLING:
+                await self._close(batch, CANCELLED)
+        ready = [b for b in open_ if now >= self._again.get(b.id, (0.0, 0.0))[0]]
+        for batch in ready:
+            fresh = batch.status is BatchStatus.VALIDATING and not (self._policy.expire and now >= batch.due_at)
+            if fresh and batch.run is None and batch.id not in self._checks and len(self._checks) < CHECKS:
+                self._start(self._checks, batch.id, self._check(batch))
+        for batch in self._next([b for b in ready if b.run is not None and b.id not in self._drives], open_):
+            self._start(self._drives, batch.id, self._drive(batch))
+        if now >= self._swept_at + SWEEP_S and not self._sweeps:
+            self._swept_at = now
+            self._start(self._sweeps, SWEEP, sweep(self._ctx, keep_s=self._policy.keep_s))
+
+    def _next(self, waiting: list[ClientBatchRow], open_: list[ClientBatchRow]) -> list[ClientBatchRow]:
+        """Whom to drive next: the tenant that has fewest driven, its batch with the earliest due time."""
+        driven: dict[str, int] = {}
+        for batch in open_:
+            if batch.id in self._drives:
+                driven[batch.tenant] = driven.get(batch.tenant, 0) + 1
+        waiting = sorted(waiting, key=lambda b: (b.due_at, b.created_at, b.id))
+        chosen: list[ClientBatchRow] = []
+        while waiting and len(self._drives) + len(chosen) < self._policy.active_max:
+            batch = min(waiting, key=lambda b: driven.get(b.tenant, 0))
+            waiting.remove(batch)
+            chosen.append(batch)
+            driven[batch.tenant] = driven.get(batch.tenant, 0) + 1
+        return chosen
+
+    def _start(self, tasks: dict[str, asyncio.Task[None]], id_: str, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:  # noqa: BLE001 - the edge of a task: kept as the batch's reason, tried again
+                await self._trouble(id_, error)
+            finally:
+                tasks.pop(id_, None)
+                self._wake.set()
+
+        tasks[id_] = asyncio.get_running_loop().create_task(guarded())
+
+    async def _trouble(self, id_: str, error: Exception) -> None:
+        """The provider's or the machine's trouble is a reason to wait, never a client's error."""
+        known = isinstance(error, SluicegateError)
+        LOG.warning("batch %s waits: %s: %s", id_, type(error).__name__, error, exc_info=not known)
+        pause = min(AGAIN_MOST_S, 2 * self._again.get(id_, (0.0, AGAIN_S / 2))[1])
+        self._again[id_] = (self._ctx.clock.now() + pause, pause)
+        reason = REASONS.get(type(error).__name__, "the provider does not answer" if isinstance(error, BackendError)
+                             else "the gateway could not go on")  # fmt: skip
+        text = f"{reason}; tried again every {pause:,.0f} s or less"
+        await self._ctx.store.transact(lambda tx: tx.amend(ClientBatchRow, id_, reason=text))
+
+    # -- validating ----------------------------------------------------------------------------------------------------
+
+    async def inspect(self, name: str, blob: str) -> Inspection:
+        """Check and count a client's input file without entering it."""
+        source = InputSource(name=name, path=self._ctx.blobs.path(blob))
+        return await inspect(
+            [source], rules=self._rules, workers=self._checkers or self._ctx.workers, counter=self._ctx.counter
+        )
+
+    async def _check(self, batch: ClientBatchRow) -> None:
+        ctx = self._ctx
+        digest = hashlib.sha256(batch.id.encode()).hexdigest()
+        # A run of this batch that a process wrote just before it died.
+        known = await ctx.store.transact(lambda tx: tx.runs(digest=digest))
+        if known:
+            run = known[0]
+        else:
+            path = ctx.blobs.path(batch.input)
+            copied = [CopiedInput(sha256=path.name.removesuffix(".jsonl"), bytes=batch.input_bytes)]
+            request = prepare.Request(
+                inputs=(batch.input_file,), output=ctx.blobs.path(f"files/{batch.id}-output.jsonl"),
+                errors=ctx.blobs.path(f"files/{batch.id}-error.jsonl"), tenant=batch.tenant,
+                redirect=self._rules.redirect, cap=self._rules.limit, due_at=batch.due_at,
+            )  # fmt: skip
+            inspection = await prepare.check(ctx, request, copied, self._rules, None, self._checkers)
+            problems = _problems(inspection, batch.endpoint)
+            if problems:
+                await self._fail(batch, problems)
+                return
+            run = await prepare.enter(ctx, request, copied, inspection, digest)
+
+        def enter(tx: Tx) -> None:
+            changes: dict[str, Any] = {"run": run.id, "total": run.requests, "reason": None}
+            moved = tx.amend(
+                ClientBatchRow, batch.id, {"status": BatchStatus.VALIDATING}, status=BatchStatus.IN_PROGRESS,
+                in_progress_at=ctx.clock.now(), **changes,
+            )  # fmt: skip
+            if not moved:  # cancelled meanwhile
+                tx.amend(ClientBatchRow, batch.id, {"status": OPEN}, **changes)
+
+        await ctx.store.transact(enter)
+
+    async def _fail(self, batch: ClientBatchRow, problems: list[dict[str, Any]]) -> None:
+        now = self._ctx.clock.now()
+        errors = msgspec.json.encode(problems).decode()
+        await self._ctx.store.transact(
+            lambda tx: tx.amend(
+                ClientBatchRow, batch.id, {"run": None, "status": OPEN}, status=BatchStatus.FAILED, ended_at=now,
+                errors=errors, reason=None,
+            )
+        )  # fmt: skip
+
+    async def _close(self, batch: ClientBatchRow, closing: str) -> None:
+        """End a batch early: at once if nothing was entered yet, else by closing its run."""
+        now = self._ctx.clock.now()
+
+        def write(tx: Tx) -> None:
+            row = tx.find(ClientBatchRow, id=batch.id)[0]
+            if row.run is not None:
+                run = tx.run(row.run)
+                if run is not None and run.closing is None and not run.state.final:
+                    tx.update_run(run.id, closing=closing)
+            elif batch.id not in self._checks:
+                status = BatchStatus.EXPIRED if closing is EXPIRED else BatchStatus.CANCELLED
+                tx.amend(ClientBatchRow, batch.id, {"run": None, "status": OPEN}, status=status, ended_at=now)
+
+        await self._ctx.store.transact(write)
+
+    # -- in progress ---------------------------------------------------------------------------------------------------
+
+    async def _drive(self, batch: ClientBatchRow) -> None:
+        ctx = self._ctx
+        assert batch.run is not None, "only checked batches are driven"
+        run = await ctx.store.transact(lambda tx: tx.run(batch.run or ""))
+        assert run is not None, "a batch's run is deleted with the batch only"
+        try:
+            if run.state is not RunState.FINISHED:
+                resumed = batch.id in self._again or bool(await ctx.store.transact(lambda tx: tx.parts(run=run.id)))
+                await runs.perform(
+                    ctx, run, ways=runs.Ways(new=True), stop=self._stop, started_at=batch.created_at, resumed=resumed,
+                    show=lambda progress: self.progress.__setitem__(batch.id, progress),
+                )  # fmt: skip
+            await self._finish(batch, run.id)
+        except Interrupted:
+            return
+        except DeploymentNotFound as error:
+            closing = f"model_not_found: {str(error).split(': ')[0]}."
+            await ctx.store.transact(lambda tx: tx.update_run(run.id, closing=closing))
+            raise
+        finally:
+            self.progress.pop(batch.id, None)
+        self._again.pop(batch.id, None)
+
+    async def _finish(self, batch: ClientBatchRow, run_id: str) -> None:
+        ctx = self._ctx
+        now = ctx.clock.now()
+
+        def finalize(tx: Tx) -> tuple[RunRow, BatchRow]:
+            run = tx.run(run_id)
+            assert run is not None, "a finished run has a row"
+            (joined,) = tx.batches(run_id)
+            changes: dict[str, Any] = {"finalizing_at": now, "completed": joined.out_lines, "failed": joined.err_lines}
+            if run.closing is None:
+                changes["status"] = BatchStatus.FINALIZING
+            tx.amend(ClientBatchRow, batch.id, **changes)
+            return run, joined
+
+        run, joined = await ctx.store.transact(finalize)
+        output = await self._result_file(batch, joined.out_lines, "output")
+        errors = await self._result_file(batch, joined.err_lines, "error")
+        status, problems = _end_of(run, output is not None)
+
+        def end(tx: Tx) -> None:
+            for file in (output, errors):
+                if file is not None and not tx.find(FileRow, id=file.id):
+                    tx.insert(file)
+            tx.amend(
+                ClientBatchRow, batch.id, {"status": OPEN}, status=status, ended_at=ctx.clock.now(), reason=None,
+                output_file=output.id if output else None, error_file=errors.id if errors else None, errors=problems,
+            )  # fmt: skip
+
+        await ctx.store.transact(end)
+
+    async def _result_file(self, batch: ClientBatchRow, lines: int, kind: str) -> FileRow | None:
+        if not lines:
+            return None
+        blob = f"files/{batch.id}-{kind}.jsonl"
+        path = self._ctx.blobs.path(blob)
+        digest = await self._ctx.workers.blocking(_digest, str(path))
+        return FileRow(
+            id=f"file-{kind}-{batch.id.removeprefix('batch_')}", tenant=batch.tenant, filename=f"{batch.id}_{kind}.jsonl",
+            purpose="batch_output", bytes=path.stat().st_size, lines=lines, sha256=digest, blob=blob,
+            created_at=self._ctx.clock.now(),
+        )  # fmt: skip
+
+
+REASONS: Final = {
+    "AuthenticationFailed": "the provider refuses the gateway's credentials",
+    "DeploymentNotFound": "the provider does not know the deployment",
+    "Throttled": "the provider asks the gateway to slow down",
+    "StateUnusable": "the gateway's data folder cannot be used",
+    "CostLimitExceeded": "the gateway's cost limit is reached",
+}
+"""What a client reads of trouble: our words, so that no key, endpoint or text of the provider's gets out."""
+
+
+def _end_of(run: RunRow, any_output: bool) -> tuple[BatchStatus, str | None]:
+    if run.closing is None:
+        return BatchStatus.COMPLETED, None
+    if run.closing == CANCELLED:
+        return BatchStatus.CANCELLED, None
+    if run.closing == EXPIRED:
+        return BatchStatus.EXPIRED, None
+    code, _, message = run.closing.partition(": ")
+    problem = {"code": code, "message": message, "param": "body.model", "line": None}
+    return (
+        BatchStatus.COMPLETED if any_output else BatchStatus.FAILED,
+        msgspec.json.encode([problem]).decode(),
+    )
+
+
+def _problems(inspection: Inspection, endpoint: str) -> list[dict[str, Any]]:
+    """The check's errors as the provider lists them, and lines whose url is not the batch's endpoint."""
+    found: list[dict[str, Any]] = [
+        {"code": p.code, "message": p.message, "param": None, "line": p.line or None}
+        for p in inspection.problems.listed
+        if p.severity == "error"
+    ]
+    wanted = endpoint.removeprefix("/v1")
+    for index in inspection.indexes:
+        strange = {g for g, group in enumerate(index.groups) if group.url and group.url.removeprefix("/v1") != wanted}
+        if strange:
+            text = f"The URL provided for this request does not match the batch endpoint {endpoint}."
+            found += [
+                {"code": "invalid_url", "message": text, "param": "url", "line": index.line[i]}
+                for i, group in enumerate(index.group)
+                if group in strange
+            ][:ERRORS_SHOWN]
+    return sorted(found, key=lambda problem: int(problem["line"] or 0))[:ERRORS_SHOWN]
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

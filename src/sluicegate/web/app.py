@@ -1,0 +1,64 @@
+"""The gateway's application: routes of all families, one shape of error per family."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from sluicegate import __version__
+from sluicegate.errors import StateUnusable
+from sluicegate.web import batches, files, health, quota
+from sluicegate.web.dialects import Family, Problem, envelope
+from sluicegate.web.state import Gateway
+
+LOG = logging.getLogger("sluicegate.gateway")
+
+
+def make_app(gateway: Gateway) -> FastAPI:
+    """The application that serves ``gateway``."""
+    app = FastAPI(
+        title="Sluicegate", version=__version__, summary="The Batch API that queues instead of refusing.",
+        exception_handlers={
+            Problem: _problem, HTTPException: _http, ClientDisconnect: _gone, StateUnusable: _unusable, Exception: _defect,
+        },
+    )  # fmt: skip
+    app.state.gateway = gateway
+    app.include_router(health.router)
+    app.include_router(quota.router)
+    for family in (Family.OPENAI, Family.AZURE_V1, Family.AZURE):
+        for router in (files.router, batches.router):
+            app.include_router(router, prefix=family.value, include_in_schema=family is Family.OPENAI)
+    return app
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return envelope(request, error)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return envelope(request, Problem(405, "405", "This method is not allowed here."))
+    return envelope(request, Problem(error.status_code, str(error.status_code), "Resource not found"))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client hung up: nobody reads this answer."""
+    return envelope(request, Problem(400, "client_disconnected", "The connection was closed."))
+
+
+async def _unusable(request: Request, error: Exception) -> Response:
+    LOG.error("the data folder cannot be used: %s", error)
+    return envelope(
+        request, Problem(503, "unavailable", "The gateway's storage does not work.", retry=True, after_s=10)
+    )
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return envelope(request, Problem(500, "server_error", "The gateway had an error; it is logged."))

@@ -1,0 +1,221 @@
+"""Batches of clients: create, list, show, cancel, and where they ran. No handler waits for a provider (D6)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sluicegate.core.limits import OPENAI, parse_duration
+from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
+from sluicegate.core.types import BatchStatus
+from sluicegate.ports import Tx
+from sluicegate.service.retention import OPEN
+from sluicegate.web.auth import Caller
+from sluicegate.web.dialects import Problem, family_of, not_found
+from sluicegate.web.paging import listing, page
+from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
+from sluicegate.web.wire import batch_json, part_json
+
+router = APIRouter(tags=["batches"])
+
+WINDOW_LEAST_S, WINDOW_MOST_S = 3_600.0, 604_800.0
+METADATA_MOST: Final = 16
+METADATA_KEY_MOST: Final = 64
+METADATA_VALUE_MOST: Final = 512
+REPEAT_S: Final = 3_600.0
+"""A repeated attempt of an SDK finds the create of the first for this long; SDKs give up much earlier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a create asks for."""
+
+    input_file: str
+    endpoint: str
+    window: str
+    window_s: float
+    metadata: str | None
+
+    def fingerprint(self, caller: Caller) -> str:
+        """Equal for repeats of one create."""
+        content = (caller.tenant, caller.key, self.input_file, self.endpoint, self.window, self.metadata)
+        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+
+
+def _wanted(body: dict[str, Any]) -> Wanted:
+    input_file, endpoint, window = (body.get(name) for name in ("input_file_id", "endpoint", "completion_window"))
+    if not isinstance(input_file, str) or not input_file:
+        raise Problem(400, "invalid_value", "Missing required parameter: 'input_file_id'.", param="input_file_id")
+    served = {url.removeprefix("/v1"): url for url in OPENAI.urls}
+    if not isinstance(endpoint, str) or endpoint.removeprefix("/v1") not in served:
+        names = ", ".join(f"'{url}'" for url in sorted(served.values()))
+        raise Problem(
+            400, "invalid_value", f"Invalid value for endpoint. Supported values are: {names}.", param="endpoint"
+        )
+    try:
+        seconds = parse_duration(window) if isinstance(window, str) and len(window) < 20 else 0.0
+    except ValueError:
+        seconds = 0.0
+    if not isinstance(window, str) or not WINDOW_LEAST_S <= seconds <= WINDOW_MOST_S:
+        raise Problem(400, "invalid_value", "Invalid value for completion_window: it is from '1h' to '7d'.",
+                      param="completion_window")  # fmt: skip
+    return Wanted(
+        input_file=input_file, endpoint=served[endpoint.removeprefix("/v1")], window=window, window_s=seconds,
+        metadata=_metadata(body.get("metadata")),
+    )  # fmt: skip
+
+
+def _metadata(given: Any) -> str | None:
+    if given is None:
+        return None
+    good = isinstance(given, dict) and len(given) <= METADATA_MOST
+    for key, value in given.items() if good else ():
+        good = good and len(key) <= METADATA_KEY_MOST and isinstance(value, str) and len(value) <= METADATA_VALUE_MOST
+    if not good:
+        raise Problem(
+            400, "invalid_value", f"Invalid value for metadata: at most {METADATA_MOST} strings, keys of at most "
+            f"{METADATA_KEY_MOST} and values of at most {METADATA_VALUE_MOST} characters.", param="metadata",
+        )  # fmt: skip
+    return msgspec.json.encode(given).decode()
+
+
+@router.post("/batches", summary="Create a batch")
+async def create(request: Request) -> Response:
+    """Answers at once; the file is checked, and its requests wait for room, afterwards.
+
+    ``Idempotency-Key`` is honoured; without it an SDK's repeated attempt (``x-stainless-retry-count``) returns the batch
+    of the first.
+    """
+    caller = await caller_of(request)
+    gateway = gateway_of(request)
+    family = family_of(request.url.path)
+    wanted = _wanted(await json_body(request))
+    idempotency = request.headers.get("idempotency-key") or None
+    if idempotency is not None and len(idempotency) > 255:
+        raise Problem(400, "invalid_value", "Idempotency-Key has more than 255 characters.")
+    repeated = request.headers.get("x-stainless-retry-count", "0").strip() not in ("", "0")
+
+    def write(tx: Tx) -> tuple[dict[str, Any], dict[str, str]]:
+        batch = _known(tx, caller, wanted, idempotency, repeated, gateway.ctx.clock.now())
+        if batch is None:
+            batch = _new(tx, gateway, caller, wanted, idempotency, azure=family.azure)
+            tx.insert(batch)
+        return batch_json(tx, batch, family, None), _quota_headers(tx, gateway, batch)
+
+    answer, headers = await gateway.ctx.store.transact(write)
+    gateway.desk.wake()
+    return JSONResponse(answer, 201 if family.dated else 200, headers if family.azure else None)
+
+
+def _known(
+    tx: Tx, caller: Caller, wanted: Wanted, idempotency: str | None, repeated: bool, now: float
+) -> ClientBatchRow | None:
+    fingerprint = wanted.fingerprint(caller)
+    if idempotency is not None:
+        known = tx.find(ClientBatchRow, tenant=caller.tenant, idempotency=idempotency)
+        if known and known[0].fingerprint != fingerprint:
+            text = "This Idempotency-Key was used for a create with other parameters."
+            raise Problem(422, "idempotency_key_reused", text, retry=False)
+        return known[0] if known else None
+    if not repeated:
+        return None
+    same = [b for b in tx.find(ClientBatchRow, fingerprint=fingerprint) if b.created_at > now - REPEAT_S]
+    return same[-1] if same else None
+
+
+def _new(
+    tx: Tx, gateway: Gateway, caller: Caller, wanted: Wanted, idempotency: str | None, *, azure: bool
+) -> ClientBatchRow:
+    now = gateway.ctx.clock.now()
+    files = tx.find(FileRow, id=wanted.input_file, tenant=caller.tenant)
+    if not files or (files[0].expires_at is not None and files[0].expires_at <= now):
+        text = f"The input file '{wanted.input_file[:100]}' does not exist."
+        raise Problem(400, "invalidPayload" if azure else "invalid_request", text, param="input_file_id")
+    if files[0].purpose != "batch":
+        raise Problem(400, "invalidPayload", "The input file's purpose is not 'batch'.", param="input_file_id")
+    most = gateway.settings.gateway_tenant_batches
+    if len(tx.find(ClientBatchRow, tenant=caller.tenant, status=OPEN)) >= most:
+        text = f"{most:,} batches of yours are open, the most allowed. Create more when some have ended."
+        raise Problem(429, "too_many_batches", text, retry=True, after_s=60)
+    return ClientBatchRow(
+        id=gateway.ctx.ids.new("batch"), tenant=caller.tenant, key=caller.key, input_file=files[0].id,
+        input=files[0].blob, input_bytes=files[0].bytes, endpoint=wanted.endpoint, window=wanted.window,
+        metadata=wanted.metadata, status=BatchStatus.VALIDATING, fingerprint=wanted.fingerprint(caller), created_at=now,
+        due_at=now + wanted.window_s, idempotency=idempotency,
+    )  # fmt: skip
+
+
+def _quota_headers(tx: Tx, gateway: Gateway, batch: ClientBatchRow) -> dict[str, str]:
+    """Azure's two headers: the file's tokens by its bytes, as Azure counts at create, and the limit if there is one."""
+    headers = {"deployment-enqueued-tokens": str(batch.input_bytes // 4)}
+    if gateway.settings.limit is not None:
+        headers["deployment-maximum-enqueued-tokens"] = str(gateway.settings.limit)
+    return headers
+
+
+@router.get("/batches", summary="List batches")
+async def list_batches(request: Request) -> Response:
+    """Newest first; ``limit``, ``after``, ``before``, ``order``."""
+    caller = await caller_of(request)
+    gateway = gateway_of(request)
+    family = family_of(request.url.path)
+    rows, more = await page(request, ClientBatchRow, default=20, most=100, **caller.sees)
+    progress = gateway.desk.progress
+    items = await gateway.ctx.store.transact(
+        lambda tx: [batch_json(tx, row, family, progress.get(row.id)) for row in rows]
+    )
+    return JSONResponse(listing(items, more))
+
+
+async def _answer(request: Request, id_: str) -> tuple[ClientBatchRow, dict[str, Any]]:
+    caller = await caller_of(request)
+    gateway = gateway_of(request)
+
+    def read(tx: Tx) -> tuple[ClientBatchRow, dict[str, Any]] | None:
+        found = tx.find(ClientBatchRow, id=id_, **caller.sees)
+        if not found:
+            return None
+        progress = gateway.desk.progress.get(id_)
+        return found[0], batch_json(tx, found[0], family_of(request.url.path), progress)
+
+    found = await gateway.ctx.store.transact(read)
+    if found is None:
+        raise not_found(request, "batch", id_)
+    return found
+
+
+@router.get("/batches/{id}", summary="Show a batch")
+async def show(request: Request, id: str) -> Response:
+    """The batch object."""
+    return JSONResponse((await _answer(request, id))[1])
+
+
+@router.get("/batches/{id}/parts", summary="Where a batch ran")
+async def parts(request: Request, id: str) -> Response:
+    """The provider batches that it became."""
+    batch, _ = await _answer(request, id)
+    rows = await gateway_of(request).ctx.store.transact(lambda tx: tx.parts(run=batch.run) if batch.run else [])
+    return JSONResponse(listing([part_json(part) for part in rows if part.attempt or part.provider_batch], False))
+
+
+@router.post("/batches/{id}/cancel", summary="Cancel a batch")
+async def cancel(request: Request, id: str) -> Response:
+    """What was answered is kept; the rest ends in the error file."""
+    batch, _ = await _answer(request, id)
+    if batch.status in ENDS:
+        text = f"Cannot cancel a batch with status '{batch.status}'."
+        raise Problem(409, "conflict", text, retry=False)
+    gateway = gateway_of(request)
+    now = gateway.ctx.clock.now()
+    before = frozenset({BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS})
+    await gateway.ctx.store.transact(
+        lambda tx: tx.amend(ClientBatchRow, id, {"status": before}, status=BatchStatus.CANCELLING, cancelling_at=now)
+    )
+    gateway.desk.wake()
+    return JSONResponse((await _answer(request, id))[1])

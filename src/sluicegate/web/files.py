@@ -1,0 +1,175 @@
+"""Files of clients: upload, list, show, content with ranges, delete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from sluicegate.core.tenancy import FileRow
+from sluicegate.ports import Tx
+from sluicegate.service.prepare import input_key
+from sluicegate.service.retention import drop_file
+from sluicegate.web.dialects import Problem, family_of, not_found
+from sluicegate.web.paging import listing, page
+from sluicegate.web.state import caller_of, gateway_of
+from sluicegate.web.uploads import receive
+
+router = APIRouter(tags=["files"])
+
+CHUNK: Final = 1 << 20
+EXPIRES_FIELDS: Final = ("expires_after[seconds]", "expires_after.seconds")
+EXPIRES_LEAST_S, EXPIRES_MOST_S = 3_600, 2_592_000
+"""Bounds of ``expires_after.seconds`` as in the API's reference: an hour to thirty days."""
+
+FILENAME_MAX: Final = 255
+
+
+def file_json(file: FileRow) -> dict[str, Any]:
+    """The file object."""
+    return {
+        "id": file.id, "object": "file", "bytes": file.bytes, "created_at": int(file.created_at),
+        "filename": file.filename, "purpose": file.purpose, "status": "processed", "status_details": None,
+        "expires_at": int(file.expires_at) if file.expires_at is not None else None,
+    }  # fmt: skip
+
+
+async def find_file(request: Request, id_: str) -> FileRow:
+    """The caller's file, or 404."""
+    caller = await caller_of(request)
+    ctx = gateway_of(request).ctx
+    found = await ctx.store.transact(lambda tx: tx.find(FileRow, id=id_, **caller.sees))
+    if not found or (found[0].expires_at is not None and found[0].expires_at <= ctx.clock.now()):
+        raise not_found(request, "file", id_)
+    return found[0]
+
+
+@router.post("/files", summary="Upload a JSONL file")
+async def create(request: Request) -> Response:
+    """Multipart form with ``purpose`` (``batch``), ``file`` and perhaps ``expires_after``, in any order."""
+    caller = await caller_of(request)
+    gateway = gateway_of(request)
+    ctx, settings = gateway.ctx, gateway.settings
+    kept = await ctx.store.transact(lambda tx: sum(file.bytes for file in tx.find(FileRow, tenant=caller.tenant)))
+    if kept >= settings.gateway_tenant_file_bytes:
+        raise Problem(
+            403, "quotaExceeded", f"Your files have {kept:,} bytes, the most is {settings.gateway_tenant_file_bytes:,}. "
+            "Delete files that are no longer needed.", retry=False,
+        )  # fmt: skip
+    aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
+    try:
+        got = await receive(request, aside, settings.gateway_file_bytes_max)
+        if got.fields.get("purpose") != "batch":
+            raise Problem(
+                400, "invalidPayload", "Invalid value for purpose: this gateway takes 'batch'.", param="purpose"
+            )
+        if got.filename is None:
+            raise Problem(400, "invalidPayload", "The file is missing.", param="file")
+        if not got.bytes:
+            raise Problem(400, "invalidPayload", "The file is empty.", param="file")
+        now = ctx.clock.now()
+        expiry = _expiry(got.fields)
+        row = FileRow(
+            id=f"file-{ctx.ids.new('x').removeprefix('x_')}", tenant=caller.tenant, purpose="batch", bytes=got.bytes,
+            filename=_plain(got.filename), lines=got.lines, sha256=got.sha256, blob=input_key(got.sha256), created_at=now,
+            expires_at=None if expiry is None else now + expiry,
+        )  # fmt: skip
+
+        def enter(tx: Tx) -> None:
+            # Within the transaction: a delete of the last file with this content cannot come between.
+            aside.replace(ctx.blobs.path(row.blob))
+            tx.insert(row)
+
+        await ctx.store.transact(enter)
+    finally:
+        aside.unlink(missing_ok=True)
+    azure = family_of(request.url.path).azure
+    headers = {"location": f"{request.url.path}/{row.id}"} if azure else None
+    return JSONResponse(file_json(row), 201 if azure else 200, headers)
+
+
+def _expiry(fields: dict[str, str]) -> int | None:
+    text = next((fields[name] for name in EXPIRES_FIELDS if name in fields), None)
+    if text is None:
+        return None
+    seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
+    if not EXPIRES_LEAST_S <= seconds <= EXPIRES_MOST_S:
+        allowed = f"{EXPIRES_LEAST_S} to {EXPIRES_MOST_S}"
+        raise Problem(400, "invalid_value", f"expires_after.seconds is from {allowed}.", param="expires_after")
+    return seconds
+
+
+def _plain(name: str) -> str:
+    """A file name to show; it never names anything on disk."""
+    return re.sub(r"[\x00-\x1f\x7f]", "", name.rpartition("/")[2].rpartition("\\")[2])[:FILENAME_MAX] or "upload"
+
+
+@router.get("/files", summary="List files")
+async def list_files(request: Request) -> Response:
+    """Newest first; ``purpose``, ``limit``, ``after``, ``before``, ``order``."""
+    caller = await caller_of(request)
+    purpose = request.query_params.get("purpose")
+    equal = caller.sees | ({"purpose": purpose} if purpose else {})
+    rows, more = await page(request, FileRow, default=10_000, most=10_000, **equal)
+    return JSONResponse(listing([file_json(row) for row in rows], more))
+
+
+@router.get("/files/{id}", summary="Show a file")
+async def show(request: Request, id: str) -> Response:
+    """The file object."""
+    return JSONResponse(file_json(await find_file(request, id)))
+
+
+@router.delete("/files/{id}", summary="Delete a file")
+async def delete(request: Request, id: str) -> Response:
+    """Its content goes too, unless a batch still needs it."""
+    file = await find_file(request, id)
+    await drop_file(gateway_of(request).ctx, file)
+    return JSONResponse({"id": file.id, "object": "file", "deleted": True})
+
+
+@router.api_route("/files/{id}/content", methods=["GET", "HEAD"], summary="A file's content")
+async def content(request: Request, id: str) -> Response:
+    """The bytes; ``Range: bytes=a-b`` gives a piece with 206."""
+    file = await find_file(request, id)
+    start, stop, status = byte_range(request.headers.get("range"), file.bytes)
+    headers = {
+        "content-length": str(stop - start), "content-type": "application/octet-stream", "accept-ranges": "bytes",
+        "etag": f'"{file.sha256}"',
+    }  # fmt: skip
+    if status == 206:
+        headers["content-range"] = f"bytes {start}-{stop - 1}/{file.bytes}"
+    if status == 416:
+        return Response(status_code=416, headers={"content-range": f"bytes */{file.bytes}"})
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    path = gateway_of(request).ctx.blobs.path(file.blob)
+    return StreamingResponse(_chunks(path, start, stop), status, headers)
+
+
+async def _chunks(path: Path, start: int, stop: int) -> AsyncIterator[bytes]:
+    with path.open("rb") as source:
+        source.seek(start)
+        while start < stop and (chunk := source.read(min(CHUNK, stop - start))):
+            start += len(chunk)
+            yield chunk
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int, int]:
+    """(start, stop, status) of a Range header: one range is honoured, anything else is the whole (RFC 9110 §14.2)."""
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", (header or "").strip())
+    if match is None or not any(match.groups()):
+        return 0, size, 200
+    if not match[1]:
+        last = int(match[2])
+        return (max(0, size - last), size, 206) if last and size else (0, 0, 416)
+    start = int(match[1])
+    stop = min(size, int(match[2]) + 1) if match[2] else size
+    if start >= size:
+        return 0, 0, 416
+    return (start, stop, 206) if stop > start else (0, size, 200)

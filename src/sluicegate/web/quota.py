@@ -1,0 +1,91 @@
+"""``GET /v1/quota``: the numbers that the provider does not show."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sluicegate.core.forecast import when
+from sluicegate.core.tenancy import FileRow
+from sluicegate.service import overview
+from sluicegate.service.drive import live_runs
+from sluicegate.service.intake import Inspection
+from sluicegate.web.dialects import Problem, not_found
+from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
+
+router = APIRouter(prefix="/v1", tags=["quota"])
+
+CHECKING: Final = asyncio.Semaphore(2)
+"""Files that are checked for this endpoint at the same time; more are told to come back."""
+
+
+async def _rows(request: Request) -> list[dict[str, Any]]:
+    await caller_of(request)
+    ctx = gateway_of(request).ctx
+    live = await live_runs(ctx)
+    now = ctx.clock.now()
+    return await ctx.store.transact(
+        lambda tx: [
+            asdict(overview.quota(tx, row, ctx.policy, now, live))
+            for row in tx.deployments(resource=ctx.backend.resource)
+        ]
+    )
+
+
+@router.get("/quota", summary="Enqueued tokens of every deployment")
+async def quota(request: Request) -> Response:
+    """Per deployment: limit and where it is known from, reserved, held, foreign, headroom, waiting."""
+    return JSONResponse({"object": "list", "data": await _rows(request)})
+
+
+@router.get("/quota/{deployment}", summary="Enqueued tokens of one deployment")
+async def quota_of(request: Request, deployment: str) -> Response:
+    """One row of ``/v1/quota``."""
+    for row in await _rows(request):
+        if row["deployment"] == deployment:
+            return JSONResponse(row)
+    raise not_found(request, "deployment", deployment)
+
+
+@router.post("/quota/check", summary="What would this file be?")
+async def check(request: Request) -> Response:
+    """``{"input_file_id": …}``: its problems and tokens, and per deployment what fits now and when all would be done.
+
+    Nothing is submitted, and no provider is asked.
+    """
+    caller = await caller_of(request)
+    gateway = gateway_of(request)
+    file_id = (await json_body(request)).get("input_file_id")
+    if not isinstance(file_id, str):
+        raise Problem(400, "invalid_value", "Missing required parameter: 'input_file_id'.", param="input_file_id")
+    found = await gateway.ctx.store.transact(lambda tx: tx.find(FileRow, id=file_id, **caller.sees))
+    if not found:
+        raise not_found(request, "file", file_id)
+    if CHECKING.locked():
+        raise Problem(429, "too_many_checks", "Other files are being checked.", retry=True, after_s=2)
+    async with CHECKING:
+        inspection = await gateway.desk.inspect(found[0].id, found[0].blob)
+    report = inspection.to_json(limit=gateway.settings.limit, dialect=gateway.ctx.backend.dialect)
+    return JSONResponse(report | {"deployments": await _forecasts(gateway, inspection)})
+
+
+async def _forecasts(gateway: Gateway, inspection: Inspection) -> dict[str, Any]:
+    ctx = gateway.ctx
+    live = await live_runs(ctx)
+    now = ctx.clock.now()
+    rows = await ctx.store.transact(
+        lambda tx: {
+            row.name: overview.quota(tx, row, ctx.policy, now, live)
+            for row in tx.deployments(resource=ctx.backend.resource)
+        }
+    )
+    unknown = {"fits_now": None, "first_part_at": None, "done_at": None, "note": "nothing was sent to it yet"}
+    return {
+        name: when(rows[name], tokens=sums["tokens"], largest=sums["largest"], now=now) if name in rows else unknown
+        for name, sums in inspection.by_model.items()
+    }

@@ -1,0 +1,89 @@
+"""Keep the gateway up until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from sluicegate.adapters.workers import ProcessWorkers
+from sluicegate.api import rules_of
+from sluicegate.errors import StateUnusable, UsageError
+from sluicegate.service import keys
+from sluicegate.service.desk import DESK, Desk, DeskPolicy
+from sluicegate.settings import Settings
+from sluicegate.web.app import make_app
+from sluicegate.web.auth import Gatekeeper
+from sluicegate.web.state import Gateway
+from sluicegate.wiring import context
+
+KEEP_ALIVE_S = 75
+STOP_S = 20
+
+
+def serve(settings: Settings, *, host: str, port: int, ready: Callable[[str, str | None], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then stop at a safe point.
+
+    Args:
+        port: 0 takes a free one.
+        ready: Called with the URL once connections are accepted, and with a first key if there was none.
+
+    Raises:
+        UsageError: the address cannot be listened on, or no provider is set.
+        StateUnusable: another gateway serves this data folder.
+    """
+    try:
+        listener = socket.create_server((host, port), backlog=2048)
+    except OSError as error:
+        raise UsageError(f"{host}:{port} cannot be listened on: {error.strerror}; choose another --port") from error
+    asyncio.run(_serve(settings, listener, host, ready))
+
+
+async def _serve(
+    settings: Settings, listener: socket.socket, host: str, ready: Callable[[str, str | None], None]
+) -> None:
+    async with context(settings) as ctx:
+        if not ctx.lock.acquire(DESK):
+            raise StateUnusable(
+                f"another gateway serves the data folder {settings.state}; stop it, or name another --state"
+            )
+        # So that one person can begin: a key of the tenant "default" if there is none at all.
+        first = await keys.create(ctx.store, ctx.ids, ctx.clock, tenant="default", only_first=True)
+        key = first["key"] if first else None
+        policy = DeskPolicy(
+            active_max=settings.gateway_active_max,
+            expire=settings.gateway_due == "expire",
+            keep_s=settings.gateway_keep,
+        )
+        checkers = ProcessWorkers(settings.workers or None)
+        desk = Desk(ctx, rules_of(settings, ctx.backend.dialect), policy, checkers)
+        app = make_app(Gateway(ctx=ctx, desk=desk, settings=settings, gatekeeper=Gatekeeper(ctx.store)))
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, proxy_headers=False, lifespan="off", server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=65_536,
+        )  # fmt: skip
+        url = f"http://{host}:{listener.getsockname()[1]}"
+        server = _Server(config, lambda: ready(url, key), desk.stop)
+        turning = asyncio.create_task(desk.run())
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            desk.stop()
+            await turning
+            await checkers.close()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready, self._stopping = ready, stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
+        await super().shutdown(sockets)

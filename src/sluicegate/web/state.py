@@ -1,0 +1,57 @@
+"""What every handler is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+
+from sluicegate.service.context import Context
+from sluicegate.service.desk import Desk
+from sluicegate.settings import Settings
+from sluicegate.web.auth import Caller, Gatekeeper
+from sluicegate.web.dialects import Problem
+
+JSON_BYTES_MAX: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """One gateway: the service's context, its desk, its settings."""
+
+    ctx: Context
+    desk: Desk
+    settings: Settings
+    gatekeeper: Gatekeeper
+
+
+def gateway_of(request: Request) -> Gateway:
+    """The gateway that serves this request."""
+    found = request.app.state.gateway
+    assert isinstance(found, Gateway)
+    return found
+
+
+async def caller_of(request: Request) -> Caller:
+    """The caller; only GET and HEAD do not write."""
+    return await gateway_of(request).gatekeeper.caller(request, writes=request.method not in ("GET", "HEAD"))
+
+
+async def json_body(request: Request) -> dict[str, Any]:
+    """The body as a JSON object of bounded size, or a Problem."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem(415, "unsupported_media_type", "Send the body without Content-Encoding.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > JSON_BYTES_MAX:
+            raise Problem(413, "payload_too_large", f"The body has more than {JSON_BYTES_MAX:,} bytes.")
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise Problem(400, "invalidPayload", "We could not parse the JSON body of your request.")
+    return content

@@ -1,0 +1,90 @@
+"""Tenants do not see each other, and keys end when they are told to."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.web.conftest import Served, until_ended
+
+
+def keys(gateway: Served, *words: str) -> Any:
+    """What ``sluicegate keys … --json`` prints."""
+    command = [sys.executable, "-m", "sluicegate", "keys", *words, "--state", str(gateway.state), "--json"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def client_of(gateway: Served, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
+
+
+def test_another_tenants_ids_are_404_on_every_endpoint_and_method(
+    gateway: Served, requests_file: Callable[..., Path]
+) -> None:
+    """Table-driven over the OpenAPI document: the answer is that of an id that never was, and nothing changes."""
+    mine = gateway.client()
+    file = mine.files.create(file=requests_file(2), purpose="batch")
+    batch = mine.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    other = client_of(gateway, keys(gateway, "create", "--tenant", "other")["key"])
+    paths = other._client.get(f"{gateway.url}/openapi.json").json()["paths"]
+    tried = 0
+
+    for path, methods in paths.items():
+        if "{id}" not in path:
+            continue
+        real, never = (file.id, "file-never") if "/files/" in path else (batch.id, "batch_never")
+        for method in methods:
+            for family in ("/v1", "/openai/v1", "/openai"):
+                answers = [
+                    other._client.request(
+                        method, gateway.url + re.sub("^/v1", family, path).replace("{id}", id_),
+                        params={"api-version": "2024-10-21"}, headers={"api-key": other.api_key},
+                    )
+                    for id_ in (real, never)
+                ]  # fmt: skip
+                assert [a.status_code for a in answers] == [404, 404], (method, path, family)
+                assert answers[0].text.replace(real, never) == answers[1].text
+                tried += 1
+
+    assert tried >= 20
+    assert other.files.list().data == [] and other.batches.list().data == []
+    with pytest.raises(openai.BadRequestError):
+        other.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    assert until_ended(mine, batch)[0].status == "completed"
+
+
+def test_an_observer_may_look_but_not_change_and_an_admin_sees_all(
+    gateway: Served, requests_file: Callable[..., Path]
+) -> None:
+    """Roles."""
+    file = gateway.client().files.create(file=requests_file(1), purpose="batch")
+    observer = client_of(gateway, keys(gateway, "create", "--tenant", "default", "--role", "observer")["key"])
+    admin = client_of(gateway, keys(gateway, "create", "--tenant", "staff", "--role", "admin")["key"])
+
+    assert observer.files.retrieve(file.id).id == admin.files.retrieve(file.id).id == file.id
+    with pytest.raises(openai.PermissionDeniedError):
+        observer.files.delete(file.id)
+
+
+def test_a_revoked_key_is_refused_and_a_rotated_one_after_its_grace(gateway: Served) -> None:
+    """Within the second that a looked-up key is believed."""
+    made = keys(gateway, "create", "--tenant", "short")
+    assert client_of(gateway, made["key"]).files.list().data == []
+    new = keys(gateway, "rotate", made["id"], "--grace", "1s")
+    keys(gateway, "revoke", new["id"])
+    time.sleep(1.3)
+
+    for key in (made["key"], new["key"]):
+        with pytest.raises(openai.AuthenticationError):
+            client_of(gateway, key).files.list()
+    stored = b"".join(path.read_bytes() for path in gateway.state.glob("sluicegate.sqlite3*"))
+    assert made["key"].rpartition("_")[2].encode() not in stored
