@@ -276,6 +276,24 @@ def test_bad_lines_refuse_or_are_set_aside(provider: RunningEmulator, requests: 
     assert len(ids(results(requests))) == 199
 
 
+def test_a_request_that_the_provider_never_takes_ends_in_the_error_file(tmp_path: Path) -> None:
+    """Refused alone at an empty deployment, twice: the rest is answered, and it does not wait for ever (D9)."""
+    source = tmp_path / "requests.jsonl"
+    workload.write(source, requests=20, tokens=2_000, largest=150)
+    large = json.loads(source.read_text().splitlines()[7])
+    large["custom_id"] = "large"
+    large["body"]["messages"][0]["content"] = "and " * 900
+    with source.open("a") as more:
+        more.write(json.dumps(large) + "\n" + json.dumps(large | {"custom_id": "large too"}) + "\n")
+    with emulator("--no-headers", **(FAST | {"limit": "1000", "count-factor": "1.3"})) as provider:
+        code, output = run(provider, source, "--limit", "1000")
+        assert code == 1, output
+        assert len(ids(results(source))) == 20
+        assert ids(source.with_name("requests.errors.jsonl")) == ["large", "large too"]
+        assert sum(provider.report()["refusals"].values()) <= 6
+        assert provider.report()["executed_again"] == 0
+
+
 def test_results_that_could_not_be_written_are_not_paid_for(provider: RunningEmulator, requests: Path) -> None:
     """Exit 2 before anything is submitted."""
     in_the_way = requests.with_name("file")

@@ -7,15 +7,14 @@ takes over goes on where the last one died (D12).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from sluicegate.core import belief, join
+from sluicegate.core import belief
 from sluicegate.core.admission import HoldBack
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState, Stage
-from sluicegate.core.line import custom_id_of
 from sluicegate.core.prices import cost
 from sluicegate.core.report import EventKind, Progress
 from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope
@@ -25,6 +24,7 @@ from sluicegate.ports import Tx
 from sluicegate.service import closing as closer
 from sluicegate.service import collector, output, overview, scheduler, submitter, watcher
 from sluicegate.service.context import Context, Record, note
+from sluicegate.service.giving_up import give_up
 from sluicegate.service.scheduler import TooLarge
 from sluicegate.service.work import Work, load, requests_of
 
@@ -266,52 +266,13 @@ class Driver:
     async def _give_up(self, part: PartRow) -> None:
         """A request that was refused alone at an empty gate, twice, ends in the error file (D9)."""
         ctx = self._ctx
-        position = requests_of(part).spans[0][0]
         message = (
             f"This request alone is estimated at {part.charge:,} enqueued tokens, and the provider refused it at an "
             f"empty deployment twice: {part.error}"
         )
-        key = await self._settle_as_failed(position, "request_exceeds_limit", message)
-
-        def write(tx: Tx) -> None:
-            for (group, attempt), spans in tx.waiting(self._run_id).items():
-                if group == part.group:
-                    tx.set_waiting(self._run_id, group, attempt, spans - requests_of(part))
-            tx.insert(
-                PartRow(
-                    id=key, run=part.run, deployment=part.deployment, resource=part.resource, url=part.url,
-                    group=part.group, stage=Stage.COLLECTED, requests=part.requests, retries="{}", count=1,
-                    tokens=part.tokens, quarter_chars=part.quarter_chars, bytes=part.bytes, charge=part.charge,
-                    attempt=0, fill=0, unproven=False, probing=False, reason=message,
-                    created_at=ctx.clock.now(), blob=part.blob, failed=1, cleaned=True,
-                )
-            )  # fmt: skip
-
-        await ctx.store.transact(write)
+        key = await give_up(ctx, self._work, part.group, requests_of(part), "request_exceeds_limit", message)
         await self._take_in(key)
         await note(ctx, EventKind.FINDING, message, run=self._run_id, part=part.id, message=message)
-
-    async def _settle_as_failed(self, position: int, code: str, message: str) -> str:
-        ctx = self._ctx
-        key = ctx.ids.new("part")
-        line = join.error_line(await self._custom_id(position), code, message)
-        settled = Settled()
-        settled.add(position, join.OWN, True, 0, len(line))
-        await ctx.blobs.write(collector.result_key(key, join.OWN), _once(line + b"\n"))
-        await ctx.blobs.write(collector.sidecar_key(key), _once(settled.to_bytes()))
-        return key
-
-    async def _custom_id(self, position: int) -> str | None:
-        work = self._work
-        batch = work.batches[work.batch_at(work.ordinal(position))]
-        path = self._ctx.blobs.path(batch.input)
-
-        def read() -> str | None:
-            with path.open("rb") as lines:
-                lines.seek(work.offset[position])
-                return custom_id_of(lines.read(work.length[position]))
-
-        return await self._ctx.workers.blocking(read)
 
     async def _drop_refused_files(self) -> None:
         """Delete the files of refused parts whose requests have been cut anew."""
@@ -521,7 +482,3 @@ async def ensure_deployment(ctx: Context, resource: str, name: str) -> None:
     if known is None or limit is not None:
         await ctx.store.transact(write)
         record.tell(ctx)
-
-
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content

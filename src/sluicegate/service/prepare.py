@@ -22,6 +22,7 @@ from sluicegate.ports import Tx, Workers
 from sluicegate.service import collector
 from sluicegate.service.context import Context
 from sluicegate.service.drive import BAD
+from sluicegate.service.giving_up import in_one
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, copy_in_sync, inspect
 from sluicegate.service.work import load
 
@@ -245,8 +246,8 @@ async def _set_bad_aside(
         lines.append(line)
         offset += len(line) + 1
     name = f"{run.id}-{BAD}"
-    await ctx.blobs.write(collector.result_key(name, join.OWN), _each([b"\n".join(lines) + b"\n"]))
-    await ctx.blobs.write(collector.sidecar_key(name), _each([settled.to_bytes()]))
+    await ctx.blobs.write(collector.result_key(name, join.OWN), in_one(b"\n".join(lines) + b"\n"))
+    await ctx.blobs.write(collector.sidecar_key(name), in_one(settled.to_bytes()))
 
 
 async def resume(ctx: Context, request: Request, run: RunRow) -> RunRow:

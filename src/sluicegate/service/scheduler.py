@@ -110,13 +110,12 @@ def _turn(
     verdict = admission.decide(gate, now)
     if isinstance(verdict, HoldBack):
         return verdict
-    refused = [
-        part for part in tx.parts(run=run.id, deployment=row.id, stages=frozenset({Stage.REFUSED})) if not part.cleaned
-    ]
+    refusals = tx.parts(run=run.id, deployment=row.id, stages=frozenset({Stage.REFUSED}))
     if verdict.alone:
-        doubly = _refused_alone(refused, gate.limits.limit or 0)
+        doubly = _refused_alone(refusals, waits, gate.limits.limit or 0)
         if doubly is not None:
             return TooLarge(part=doubly)
+    refused = [part for part in refusals if not part.cleaned]
     again = _offer_again(refused, work, known, margin, waits, verdict)
     chosen: cut.Slice | None
     if again is not None:
@@ -208,8 +207,9 @@ def _creates_left(tx: Tx, resource: str, policy: Policy, now: float) -> tuple[in
     return left, None if left > 0 else now + 60
 
 
-def _refused_alone(refused: list[PartRow], limit: int) -> PartRow | None:
-    alone = [part for part in refused if part.count == 1 and part.charge > limit]
+def _refused_alone(refused: list[PartRow], waits: Spans, limit: int) -> PartRow | None:
+    """The second refusal of one request that still waits, if there is such a request."""
+    alone = [part for part in refused if part.count == 1 and part.charge > limit and not requests_of(part) - waits]
     seen: dict[str, PartRow] = {}
     for part in alone:
         if part.requests in seen:
