@@ -94,6 +94,35 @@ def test_a_refusal_below_a_fill_that_was_accepted_suggests_late_release() -> Non
     assert b.allowance(late, None, 104.0).limit == 60_000
 
 
+def test_a_refusal_by_others_who_came_meanwhile_says_nothing_of_late_release() -> None:
+    """Found by `quota` beside others' batches: each such refusal kept the gate closed for lives of a batch."""
+    proven = accept(Belief(known=60_000, known_source="header"), 60_000, 0.0)
+    ended = b.batch_ended(proven, 100.0, hold_s=10.0, tokens=5_000, overlap=3.0)
+
+    crowded = refuse(ended, 103.0, 59_000, 60_000, freed=1.0, crowded=True)
+    assert (crowded.release_lag_s, crowded.soft) == (0.0, None)
+    again = refuse(refuse(crowded, 110.0, 59_000, 60_000, crowded=True), 117.0, 59_000, 60_000, crowded=True)
+    assert again.calm_until > 117.0
+
+
+def test_a_release_lag_is_tried_without_after_a_while_and_believed_longer_if_it_comes_back() -> None:
+    """One mistaken refusal must not slow a deployment down for ever."""
+    proven = accept(Belief(known=60_000, known_source="header"), 60_000, 0.0)
+    late = refuse(
+        b.batch_ended(proven, 100.0, hold_s=10.0, tokens=5_000, overlap=3.0), 103.0, 59_000, 60_000, freed=1.0
+    )
+    lag = late.release_lag_s
+    over = late.lag_until
+    assert (late.lag_s(104.0), late.lag_s(over)) == (lag, 0.0)
+    assert late.cautious_parts(over, 3) == 1
+
+    assert accept(late, 59_000, over + 1.0).release_lag_s == 0.0
+    assert accept(late, 59_000, over - 1.0).release_lag_s == lag
+    back = refuse(late, over + 2.0, 59_000, 60_000, freed=1.0)
+    assert back.lag_s(over + 3.0) == lag
+    assert back.lag_until - (over + 2.0) == pytest.approx(2 * (over - 103.0))
+
+
 def test_a_probe_is_made_only_after_calm_and_its_refusal_makes_the_next_one_rarer() -> None:
     """Growing back is careful: three lives of a batch without a refusal, then longer."""
     known = refuse(Belief(), 100.0, 90_000, 60_000)

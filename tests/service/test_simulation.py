@@ -3,13 +3,16 @@
 import asyncio
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from benchmarks import workload
 
+from sluicegate.adapters.store import SqlStore
+from sluicegate.core import belief
 from sluicegate.core.report import RunResult
-from sluicegate.emulator.config import Account
+from sluicegate.emulator.config import Account, Change
 from tests.support.simulation import Deaths, Died, VirtualLoop, World, life, trace
 
 ACCOUNT = Account(limit=20_000, rate=6_000, validating_s=4, start_s=2, finalizing_s=1, headers=False)
@@ -73,3 +76,19 @@ def test_deaths_at_random_port_calls_lose_nothing_and_repeat_nothing(tmp_path: P
 
     world, _ = live(tmp_path / "x", deaths)
     assert_all_is_well(tmp_path / "x", world)
+
+
+def test_others_who_come_between_create_and_validation_are_not_taken_for_late_release(tmp_path: Path) -> None:
+    """A part that their arrival refuses is offered again as soon as they are seen; nothing is kept after its end."""
+    changes = tuple(Change(at_s=at, tokens=9_000, for_s=4.0) for at in range(6, 120, 9))
+    account = replace(ACCOUNT, timetable=changes, headers=True)
+    world, _ = live(tmp_path / "a", [], account)
+
+    got = [json.loads(line)["custom_id"] for line in (tmp_path / "a" / "out.jsonl").read_text().splitlines()]
+    assert got == [f"request-{i}" for i in range(120)]
+    store = SqlStore(tmp_path / "a" / "state" / "s.sqlite3", inline=True)
+    (row,) = asyncio.run(store.transact(lambda tx: tx.deployments()))
+    known = belief.load(row.belief)
+    assert world.model.refusals
+    assert known.refused_at > 0.0
+    assert known.release_lag_s == 0.0

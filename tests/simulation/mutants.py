@@ -22,10 +22,10 @@ _close, _call, _add = scheduler.close, Network._call, output.Joiner.add
 
 
 def _release_when(early: Callable[..., bool]) -> Any:
-    def observe(tx: Any, ctx: Any, record: Any, part: Any, batch: Any, now: float) -> None:
+    def observe(tx: Any, ctx: Any, record: Any, part: Any, batch: Any, now: float, **how: Any) -> None:
         if not batch.status.terminal and early(part, batch, now):
             scheduler.close(tx, part, Verb.RELEASE, now)
-        _observe(tx, ctx, record, part, batch, now)
+        _observe(tx, ctx, record, part, batch, now, **how)
 
     return observe
 

@@ -122,7 +122,7 @@ def decide(gate: Gate, now: float) -> Admit | HoldBack:
         room = min(room, max(mine, 0))
     if room <= 0 or (room < gate.waiting and room < min(gate.largest, _size(gate, limit) * LEAST_PIECE)):
         return HoldBack(reason=f"the gate is full: {gate.fill:,} of {limit:,} tokens")
-    return _admit(gate, limit, room)
+    return _admit(gate, limit, room, doubted=gate.belief.cautious_parts(now, DOUBTFUL_PARTS) is not None)
 
 
 def _obstacle(gate: Gate, now: float) -> HoldBack | None:
@@ -141,7 +141,8 @@ def _obstacle(gate: Gate, now: float) -> HoldBack | None:
     if gate.limits.searching and gate.unproven > (1 if gate.limits.limit is None else 0):
         # While no limit is known the small first part has said all it can with its answer: it is not waited for again.
         return HoldBack(reason="waiting for the answer to a part that goes beyond the proven fill")
-    if gate.belief.reuse_doubted and gate.unproven >= (1 if gate.belief.release_lag_s else DOUBTFUL_PARTS):
+    cautious = gate.belief.cautious_parts(now, DOUBTFUL_PARTS)
+    if cautious is not None and gate.unproven >= cautious:
         return HoldBack(reason="waiting whether the provider has freed what ended: one part tries first")
     if not gate.belief.creates_answered and gate.submitting:
         return HoldBack(reason="waiting for the first answer of this deployment")
@@ -161,9 +162,8 @@ def _first_steps(gate: Gate) -> Admit | HoldBack:
     )  # fmt: skip
 
 
-def _admit(gate: Gate, limit: int, room: int) -> Admit | HoldBack:
+def _admit(gate: Gate, limit: int, room: int, *, doubted: bool) -> Admit | HoldBack:
     proven_room = gate.limits.proven - gate.fill
-    doubted = gate.belief.reuse_doubted
     if gate.waiting <= room and (gate.waiting <= proven_room or not gate.limits.searching):
         return Admit(
             size=room, unproven=doubted or gate.waiting > proven_room, probing=False,

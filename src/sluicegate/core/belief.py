@@ -41,6 +41,9 @@ PATIENCE: Final = 20.0
 FACTOR_LEAST, FACTOR_MOST = 0.5, 4.0
 """Calibration factors outside are not believed: they are another unit, not a count of the same thing."""
 
+LAG_PATIENCE: Final = 6.0
+"""For how many lags a release lag is believed before one part tries without it; doubled each time it comes back."""
+
 SMOOTHING: Final = 0.3
 
 
@@ -78,6 +81,8 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
     reach: float = PROBE_BEYOND
     calm_until: float = 0.0
     release_lag_s: float = 0.0
+    lag_until: float = 0.0
+    lag_patience: float = LAG_PATIENCE
     released_at: float = 0.0
     reuse_proven: bool = False
     headers_seen: bool = False
@@ -103,6 +108,16 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
         A provider may free tokens late (F§4.2); until that is known, one part at a time tries.
         """
         return self.released_at > 0.0 and not self.reuse_proven
+
+    def lag_s(self, now: float) -> float:
+        """How long after its end a batch is still counted. A lag is believed for a while, then tried without."""
+        return self.release_lag_s if now < self.lag_until else 0.0
+
+    def cautious_parts(self, now: float, doubtful: int) -> int | None:
+        """How many parts may be out unproven while the reuse of what was released is in doubt; None: any number."""
+        if self.release_lag_s and (now >= self.lag_until or self.reuse_doubted):
+            return 1
+        return doubtful if self.reuse_doubted else None
 
     @property
     def chars_factor(self) -> float:
@@ -269,8 +284,10 @@ def accepted(belief: Belief, now: float, *, fill: int, proven: int, offered_at: 
                 soft = floor
     if soft is not None and known is not None and soft >= known:
         soft, ceiling = None, None
+    tried = belief.release_lag_s > 0.0 and offered_at >= belief.lag_until
     return msgspec.structs.replace(
         belief,
+        release_lag_s=0.0 if tried else belief.release_lag_s,
         floor=floor,
         known=known,
         known_source=source,
@@ -294,6 +311,7 @@ def refused(
     limit: int | None,
     freed: float | None,
     probing: bool,
+    crowded: bool = False,
 ) -> Belief:
     """A part was refused, at create or after validating (D11).
 
@@ -306,6 +324,8 @@ def refused(
         freed: Seconds since the oldest release of ours that could still be counted by a provider that frees late;
             None if nothing was released lately.
         probing: The part was a deliberate step beyond what was known.
+        crowded: Others' batches came to light after it was offered: they took the room, so that under a known limit
+            the refusal says nothing of the limit and nothing of when the provider frees tokens.
     """
     hold = belief.pace.hold_s or CALM_START_S
     burst = offered_at <= belief.refused_at
@@ -331,6 +351,8 @@ def refused(
             return belief
     if burst:
         return belief
+    if crowded and belief.known is not None:
+        return msgspec.structs.replace(belief, calm_until=now + _calm(belief, in_a_row))
     if probed and belief.known is not None:
         # The part before it went beyond the limit on purpose and was let in: wait until that has passed.
         return msgspec.structs.replace(belief, calm_until=now + 0.5 * hold)
@@ -345,10 +367,19 @@ def refused(
         return msgspec.structs.replace(
             belief, ceiling=fill, floor=floor, soft=floor, calm_until=now + _calm(belief, in_a_row)
         )
-    if freed is not None and fill <= max(belief.floor, belief.known or 0) and belief.release_lag_s < 6 * hold:
+    tried = belief.release_lag_s > 0.0 and now >= belief.lag_until
+    if (
+        freed is not None
+        and fill <= max(belief.floor, belief.known or 0)
+        and (tried or belief.release_lag_s < 6 * hold)
+    ):
         # Accepted before at this fill, and something of ours ended lately: the provider frees late (F§4.2).
-        lag = max(3 * freed, 4 * hold, 3 * belief.release_lag_s)
-        return msgspec.structs.replace(belief, release_lag_s=lag, floor=0, calm_until=now + _calm(belief, in_a_row))
+        lag = belief.release_lag_s if tried else max(3 * freed, 4 * hold, 3 * belief.release_lag_s)
+        patience = belief.lag_patience * (2.0 if tried else 1.0)
+        return msgspec.structs.replace(
+            belief, release_lag_s=lag, lag_until=now + patience * lag, lag_patience=patience, floor=0,
+            calm_until=now + _calm(belief, in_a_row),
+        )  # fmt: skip
     floor = belief.floor if belief.floor < fill else 0
     floor = min(floor, others) if others and floor > others else floor
     soft = _between(floor, fill) if fill > floor * SEARCH_ENDS_AT else floor

@@ -49,7 +49,7 @@ def standing(tx: Tx, deployment: DeploymentRow, known: Belief, policy: Policy, n
         for row in tx.foreign(deployment.resource)
         if row.deployment in (deployment.name, "*")
     )
-    lag = max(known.release_lag_s, policy.release_lag_s)
+    lag = max(known.lag_s(now), policy.release_lag_s)
     lagging = sum(part.charge for part in tx.left_since(deployment.id, now - lag)) if lag else 0
     return Standing(
         balance=tx.balance(deployment.id, Dimension.TOKENS),

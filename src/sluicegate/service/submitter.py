@@ -221,20 +221,27 @@ async def refuse(ctx: Context, part_id: str, stage: Stage, message: str, limit: 
 
 
 def refuse_in(
-    tx: Tx, ctx: Context, record: Record, part_id: str, stage: Stage, message: str, limit: int | None, now: float
-) -> None:
-    """:func:`refuse` within a transaction; ``stage`` is SUBMITTING (at create) or HELD (after validating)."""
+    tx: Tx, ctx: Context, record: Record, part_id: str, stage: Stage, message: str, limit: int | None, now: float, *,
+    crowded: bool = False,
+) -> None:  # fmt: skip
+    """:func:`refuse` within a transaction; ``stage`` is SUBMITTING (at create) or HELD (after validating).
+
+    Args:
+        crowded: The look that shows the refusal also shows batches of others that were not known yet.
+    """
     part = tx.part(part_id)
     if part is None or not tx.move_part(part_id, stage, Stage.REFUSED, error=message):
         return
+    offered_at = part.intent_at or now
     row, before = deployment_of(tx, part)
     scheduler.close(tx, part, Verb.VOID if stage is Stage.SUBMITTING else Verb.RELEASE, now)
     scheduler.wait_again(tx, part, waits_again(part, requests_of(part), sent=False))
     hold_s = before.pace.hold_s or 60.0
     left = [p.left_at for p in tx.left_since(row.id, now - 4 * hold_s) if p.left_at is not None]
     after = belief.refused(
-        before, now, offered_at=part.intent_at or now, fill=part.fill, others=part.fill - part.charge, limit=limit,
+        before, now, offered_at=offered_at, fill=part.fill, others=part.fill - part.charge, limit=limit,
         freed=now - max(left) if left else None, probing=part.probing,
+        crowded=crowded or any(f.seen_at >= offered_at for f in tx.foreign(row.resource) if f.deployment in (row.name, "*")),
     )  # fmt: skip
     if stage is Stage.SUBMITTING:
         after = msgspec.structs.replace(after, creates_answered=after.creates_answered + 1)
@@ -267,7 +274,7 @@ def say_learned(
             f"{row.name}: the enqueued-token limit is taken as {new.limit:,} now{told}, known from: {new.source}",
             run=run, deployment=row.name, limit=new.limit, previous=old.limit, source=new.source,
         )  # fmt: skip
-    if after.release_lag_s > before.release_lag_s:
+    if after.lag_s(at) > before.lag_s(at):
         record.add(
             EventKind.LIMIT_CHANGED,
             f"{row.name}: the provider seems to free tokens up to {after.release_lag_s:,.0f} s late; waiting for that",

@@ -39,13 +39,11 @@ class Sight:
     Attributes:
         complete: A first look has read the list back to :data:`HISTORY_S`.
         newest: The creation time of the newest batch at the last look.
-        ended: Ids of others' batches that have ended, so that they are not looked at again.
-        all_seen: The last look read every page that could hold a batch that has not ended.
+        refusals_read: Ids of others' batches whose errors have been read.
     """
 
     complete: bool = False
     newest: float = 0.0
-    ended: set[str] = field(default_factory=set)
     refusals_read: set[str] = field(default_factory=set)
 
 
@@ -125,6 +123,10 @@ async def _apply(ctx: Context, sight: Sight, batches: Sequence[ProviderBatch]) -
 
     def write(tx: Tx) -> None:
         served: dict[str, bool] = {}
+        known = {row.provider_batch for row in tx.foreign(resource)}
+        arrived = {
+            b.model for b in batches if not b.status.terminal and b.id not in known and not submission.part_of(b)
+        }
         # Oldest first: of a burst of refusals the one at the lowest fill says most, and what was accepted comes first.
         for batch in reversed(batches):
             part_id = submission.part_of(batch)
@@ -133,7 +135,8 @@ async def _apply(ctx: Context, sight: Sight, batches: Sequence[ProviderBatch]) -
                 if part.stage is Stage.HELD:
                     moved = batch.requests_completed > part.seen_completed
                     served[part.deployment] = served.get(part.deployment, False) or moved
-                    _observe(tx, ctx, record, part, batch, now)
+                    crowded = not arrived.isdisjoint((batch.model, None))
+                    _observe(tx, ctx, record, part, batch, now, crowded=crowded)
                 continue
             if part is not None and part.provider_batch is not None and not batch.status.terminal:
                 twins.append((part, batch))
@@ -151,16 +154,17 @@ async def _apply(ctx: Context, sight: Sight, batches: Sequence[ProviderBatch]) -
     for part, twin in twins:
         await cancel_twin(ctx, part, twin)
     await _learn_from_the_past(ctx, sight, strangers)
-    await foreign.observe(ctx, resource, [b for b in strangers if b.id not in sight.ended])
-    sight.ended |= {b.id for b in strangers if b.status.terminal}
+    await foreign.observe(ctx, resource, strangers)
 
 
-def _observe(tx: Tx, ctx: Context, record: Record, part: PartRow, batch: ProviderBatch, now: float) -> None:
-    """One batch of ours, as the list shows it now."""
+def _observe(
+    tx: Tx, ctx: Context, record: Record, part: PartRow, batch: ProviderBatch, now: float, *, crowded: bool = False
+) -> None:
+    """One batch of ours, as the list shows it now; ``crowded``: others' batches have come that were not known yet."""
     refusal = next((e for e in batch.errors if is_token_refusal(e.code, e.message)), None)
     if batch.status is BatchStatus.FAILED and refusal is not None:
         limit = limit_in_text(refusal.message)
-        refuse_in(tx, ctx, record, part.id, Stage.HELD, refusal.message, limit, now)
+        refuse_in(tx, ctx, record, part.id, Stage.HELD, refusal.message, limit, now, crowded=crowded)
         return
     changes: dict[str, object] = {}
     if part.validated_at is None and batch.status in PROVEN:
