@@ -14,13 +14,14 @@ from sluicegate.core.ledger import Balance, Dimension, Entry
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.report import Event
 from sluicegate.core.rows import BatchRow, DemandRow, DeploymentRow, ForeignRow, PartRow, ResourceRow, RunRow
-from sluicegate.core.tenancy import ClientBatchRow, FileRow, KeyRow, TenantRow
+from sluicegate.core.tenancy import ClientBatchRow, FileRow, KeyRow, TenantRow, UploadPartRow, UploadRow
 from sluicegate.core.types import Accepted, BatchPage, Dialect, ProviderBatch, RemoteFile
 from sluicegate.core.waiting import Spans
 
 P = ParamSpec("P")
 T = TypeVar("T")
-G = TypeVar("G", TenantRow, KeyRow, FileRow, ClientBatchRow)
+GatewayRow = TenantRow | KeyRow | FileRow | UploadRow | UploadPartRow | ClientBatchRow
+G = TypeVar("G", TenantRow, KeyRow, FileRow, UploadRow, UploadPartRow, ClientBatchRow)
 
 
 class Clock(Protocol):
@@ -140,7 +141,7 @@ class Tx(Protocol):
 
     def insert(
         self,
-        *rows: RunRow | BatchRow | PartRow | DeploymentRow | TenantRow | KeyRow | FileRow | ClientBatchRow,
+        *rows: RunRow | BatchRow | PartRow | DeploymentRow | GatewayRow,
     ) -> None:
         """Add new rows."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration: a database of this revision needs none."""
 
 metadata = sa.MetaData()
@@ -154,6 +154,21 @@ files = sa.Table(
     _time("created_at", null=False), _time("expires_at"),
     sa.Index("files_by_tenant", "tenant", "created_at", "id"),
     sa.Index("files_by_blob", "blob"),
+)  # fmt: skip
+
+uploads = sa.Table(
+    "uploads", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _text("tenant"), _text("filename"), _text("purpose"), _int("bytes"), _time("created_at", null=False),
+    _text("status"), _int("seconds", null=True), _text("file", null=True),
+    sa.Index("uploads_by_status", "status"),
+)  # fmt: skip
+
+upload_parts = sa.Table(
+    "upload_parts", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _text("upload"), _int("bytes"), _text("blob"), _time("created_at", null=False),
+    sa.Index("upload_parts_by_upload", "upload"),
 )  # fmt: skip
 
 client_batches = sa.Table(

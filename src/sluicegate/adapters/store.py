@@ -24,16 +24,16 @@ from sluicegate.core.ledger import Balance, Dimension, Entry, Verb
 from sluicegate.core.lifecycle import RunState, Stage, check_transition
 from sluicegate.core.report import Event, EventKind
 from sluicegate.core.rows import BatchRow, DemandRow, DeploymentRow, ForeignRow, PartRow, ResourceRow, RunRow
-from sluicegate.core.tenancy import ClientBatchRow, FileRow, KeyRow, Role, TenantRow
+from sluicegate.core.tenancy import ClientBatchRow, FileRow, KeyRow, Role, TenantRow, UploadPartRow, UploadRow
 from sluicegate.core.types import BatchStatus
 from sluicegate.core.waiting import Spans
 from sluicegate.errors import StateUnusable
-from sluicegate.ports import G, Tx
+from sluicegate.ports import G, GatewayRow, Tx
 
 T = TypeVar("T")
 Row = TypeVar(
     "Row", RunRow, BatchRow, PartRow, DeploymentRow, ForeignRow, ResourceRow, DemandRow, TenantRow, KeyRow, FileRow,
-    ClientBatchRow,
+    UploadRow, UploadPartRow, ClientBatchRow,
 )  # fmt: skip
 
 BUSY_TIMEOUT_MS: Final = 60_000
@@ -50,6 +50,8 @@ _TABLES: Final[dict[type, sa.Table]] = {
     TenantRow: schema.tenants,
     KeyRow: schema.keys,
     FileRow: schema.files,
+    UploadRow: schema.uploads,
+    UploadPartRow: schema.upload_parts,
     ClientBatchRow: schema.client_batches,
 }
 _NAMES: Final = {kind: [f.name for f in fields(kind)] for kind in _TABLES}
@@ -104,7 +106,7 @@ class SqlTx:
 
     def insert(
         self,
-        *rows: RunRow | BatchRow | PartRow | DeploymentRow | TenantRow | KeyRow | FileRow | ClientBatchRow,
+        *rows: RunRow | BatchRow | PartRow | DeploymentRow | GatewayRow,
     ) -> None:
         for row in rows:
             self._connection.execute(sa.insert(_TABLES[type(row)]).values(**asdict(row)))

@@ -57,6 +57,37 @@ class FileRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRow:
+    """A file that a client uploads in parts (F§1.1). ``bytes``: as announced; ``seconds``: until the file expires.
+
+    Attributes:
+        status: pending, completed or cancelled; a pending one has expired after an hour.
+        file: Id of the file that it became.
+    """
+
+    id: str
+    tenant: str
+    filename: str
+    purpose: str
+    bytes: int
+    created_at: float
+    status: str = "pending"
+    seconds: int | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPartRow:
+    """One part of an upload; ``blob`` is where its content is."""
+
+    id: str
+    upload: str
+    bytes: int
+    blob: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientBatchRow:
     """A batch as a client of the gateway sees it; the run of id ``run`` does its work once it is checked.
 

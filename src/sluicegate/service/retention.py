@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
+from typing import Final
+
+from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow, UploadPartRow, UploadRow
 from sluicegate.core.types import BatchStatus
 from sluicegate.ports import Tx
 from sluicegate.service.context import Context
 from sluicegate.service.prune import prune
 
 OPEN = frozenset(status for status in BatchStatus if status not in ENDS)
+
+UPLOAD_S: Final = 3_600.0
+"""An upload takes parts for an hour (F§1.1)."""
+
+
+async def drop_parts(ctx: Context, upload: str) -> None:
+    """Delete an upload's parts: the content first, so that a crash between leaves rows to be swept, no lost files."""
+    parts = await ctx.store.transact(lambda tx: tx.find(UploadPartRow, upload=upload))
+    await ctx.blobs.delete(*(part.blob for part in parts))
+
+    def write(tx: Tx) -> None:
+        for part in parts:
+            tx.remove(UploadPartRow, part.id)
+
+    await ctx.store.transact(write)
 
 
 async def drop_file(ctx: Context, file: FileRow) -> None:
@@ -28,8 +45,12 @@ async def drop_file(ctx: Context, file: FileRow) -> None:
 
 
 async def sweep(ctx: Context, *, keep_s: float) -> None:
-    """Delete expired files, and batches that ended more than ``keep_s`` seconds ago with their result files and parts."""
+    """Delete expired files and uploads, and batches that ended more than ``keep_s`` ago with result files and parts."""
     now = ctx.clock.now()
+    for upload in await ctx.store.transact(lambda tx: tx.find(UploadRow)):
+        if now >= upload.created_at + UPLOAD_S:
+            await drop_parts(ctx, upload.id)
+            await ctx.store.transact(lambda tx, id_=upload.id: tx.remove(UploadRow, id_))  # type: ignore[misc]
 
     def read(tx: Tx) -> tuple[list[FileRow], list[ClientBatchRow]]:
         expired = [file for file in tx.find(FileRow) if file.expires_at is not None and file.expires_at <= now]

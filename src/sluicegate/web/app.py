@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from sluicegate import __version__
 from sluicegate.errors import StateUnusable
-from sluicegate.web import batches, files, health, quota
+from sluicegate.web import batches, files, health, quota, uploads
 from sluicegate.web.dialects import Family, Problem, envelope
 from sluicegate.web.state import Gateway
 
@@ -30,7 +30,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     app.include_router(health.router)
     app.include_router(quota.router)
     for family in (Family.OPENAI, Family.AZURE_V1, Family.AZURE):
-        for router in (files.router, batches.router):
+        for router in (files.router, uploads.router, batches.router):
             app.include_router(router, prefix=family.value, include_in_schema=family is Family.OPENAI)
     return app
 

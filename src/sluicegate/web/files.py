@@ -13,12 +13,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sluicegate.core.tenancy import FileRow
 from sluicegate.ports import Tx
+from sluicegate.service.context import Context
 from sluicegate.service.prepare import input_key
 from sluicegate.service.retention import drop_file
 from sluicegate.web.dialects import Problem, family_of, not_found
 from sluicegate.web.paging import listing, page
-from sluicegate.web.state import caller_of, gateway_of
-from sluicegate.web.uploads import receive
+from sluicegate.web.receive import Received, receive
+from sluicegate.web.state import Gateway, caller_of, gateway_of
 
 router = APIRouter(tags=["files"])
 
@@ -54,38 +55,18 @@ async def create(request: Request) -> Response:
     """Multipart form with ``purpose`` (``batch``), ``file`` and perhaps ``expires_after``, in any order."""
     caller = await caller_of(request)
     gateway = gateway_of(request)
-    ctx, settings = gateway.ctx, gateway.settings
-    kept = await ctx.store.transact(lambda tx: sum(file.bytes for file in tx.find(FileRow, tenant=caller.tenant)))
-    if kept >= settings.gateway_tenant_file_bytes:
-        raise Problem(
-            403, "quotaExceeded", f"Your files have {kept:,} bytes, the most is {settings.gateway_tenant_file_bytes:,}. "
-            "Delete files that are no longer needed.", retry=False,
-        )  # fmt: skip
+    ctx = gateway.ctx
+    await check_room(gateway, caller.tenant)
     aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
     try:
-        got = await receive(request, aside, settings.gateway_file_bytes_max)
-        if got.fields.get("purpose") != "batch":
-            raise Problem(
-                400, "invalidPayload", "Invalid value for purpose: this gateway takes 'batch'.", param="purpose"
-            )
+        got = await receive(request, aside, gateway.settings.gateway_file_bytes_max)
+        check_purpose(got.fields.get("purpose"))
         if got.filename is None:
             raise Problem(400, "invalidPayload", "The file is missing.", param="file")
         if not got.bytes:
             raise Problem(400, "invalidPayload", "The file is empty.", param="file")
-        now = ctx.clock.now()
-        expiry = _expiry(got.fields)
-        row = FileRow(
-            id=f"file-{ctx.ids.new('x').removeprefix('x_')}", tenant=caller.tenant, purpose="batch", bytes=got.bytes,
-            filename=_plain(got.filename), lines=got.lines, sha256=got.sha256, blob=input_key(got.sha256), created_at=now,
-            expires_at=None if expiry is None else now + expiry,
-        )  # fmt: skip
-
-        def enter(tx: Tx) -> None:
-            # Within the transaction: a delete of the last file with this content cannot come between.
-            aside.replace(ctx.blobs.path(row.blob))
-            tx.insert(row)
-
-        await ctx.store.transact(enter)
+        text = next((got.fields[name] for name in EXPIRES_FIELDS if name in got.fields), None)
+        row = await enter_file(ctx, caller.tenant, aside, got, None if text is None else seconds_of(text))
     finally:
         aside.unlink(missing_ok=True)
     azure = family_of(request.url.path).azure
@@ -93,10 +74,44 @@ async def create(request: Request) -> Response:
     return JSONResponse(file_json(row), 201 if azure else 200, headers)
 
 
-def _expiry(fields: dict[str, str]) -> int | None:
-    text = next((fields[name] for name in EXPIRES_FIELDS if name in fields), None)
-    if text is None:
-        return None
+async def check_room(gateway: Gateway, tenant: str) -> None:
+    """A Problem (403) if a tenant's files have as many bytes as they may."""
+    most = gateway.settings.gateway_tenant_file_bytes
+    kept = await gateway.ctx.store.transact(lambda tx: sum(file.bytes for file in tx.find(FileRow, tenant=tenant)))
+    if kept >= most:
+        raise Problem(
+            403, "quotaExceeded", f"Your files have {kept:,} bytes, the most is {most:,}. Delete files that are no longer "
+            "needed.", retry=False,
+        )  # fmt: skip
+
+
+def check_purpose(purpose: object) -> None:
+    """A Problem (400) if it is not ``batch``."""
+    if purpose != "batch":
+        raise Problem(400, "invalidPayload", "Invalid value for purpose: this gateway takes 'batch'.", param="purpose")
+
+
+async def enter_file(ctx: Context, tenant: str, aside: Path, got: Received, expiry: int | None) -> FileRow:
+    """Make what was received at ``aside`` a file; ``expiry``: seconds until it goes."""
+    now = ctx.clock.now()
+    row = FileRow(
+        id=f"file-{ctx.ids.new('x').removeprefix('x_')}", tenant=tenant, purpose="batch", bytes=got.bytes,
+        filename=plain(got.filename or "upload"), lines=got.lines, sha256=got.sha256, blob=input_key(got.sha256),
+        created_at=now, expires_at=None if expiry is None else now + expiry,
+    )  # fmt: skip
+
+    def enter(tx: Tx) -> None:
+        # Within the transaction: a delete of the last file with this content cannot come between.
+        aside.replace(ctx.blobs.path(row.blob))
+        tx.insert(row)
+
+    await ctx.store.transact(enter)
+    return row
+
+
+def seconds_of(given: object) -> int:
+    """``expires_after.seconds`` as a form or JSON gives it, or a Problem (400)."""
+    text = str(given) if not isinstance(given, bool) else ""
     seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
     if not EXPIRES_LEAST_S <= seconds <= EXPIRES_MOST_S:
         allowed = f"{EXPIRES_LEAST_S} to {EXPIRES_MOST_S}"
@@ -104,7 +119,7 @@ def _expiry(fields: dict[str, str]) -> int | None:
     return seconds
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A file name to show; it never names anything on disk."""
     return re.sub(r"[\x00-\x1f\x7f]", "", name.rpartition("/")[2].rpartition("\\")[2])[:FILENAME_MAX] or "upload"
 

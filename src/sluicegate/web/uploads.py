@@ -1,106 +1,189 @@
-"""Receive a file: streamed to disk with its hash and line count on the way, at constant memory."""
+"""The Uploads API: a large file in parts (F§1.1, F§1.2). Parts survive a restart; what is not completed in an hour goes."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
+import base64
 import hashlib
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import multipart
+from fastapi import APIRouter
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from sluicegate.web.dialects import Problem
+from sluicegate.core.tenancy import FileRow, UploadPartRow, UploadRow
+from sluicegate.ports import Tx
+from sluicegate.service.retention import UPLOAD_S, drop_parts
+from sluicegate.web.dialects import Problem, family_of, not_found
+from sluicegate.web.files import check_purpose, check_room, enter_file, file_json, plain, seconds_of
+from sluicegate.web.receive import Received, receive
+from sluicegate.web.state import caller_of, gateway_of, json_body
 
-FIELD_BYTES_MAX: Final = 65_536
-FIELDS_MAX: Final = 32
-WRITE_AT: Final = 1 << 20
+router = APIRouter(tags=["uploads"])
 
-
-@dataclass(slots=True)
-class Received:
-    """A form: its text fields, and the file that is at the given path now."""
-
-    fields: dict[str, str] = field(default_factory=dict)
-    filename: str | None = None
-    bytes: int = 0
-    lines: int = 0
-    sha256: str = ""
+PART_BYTES_MAX: Final = 64 << 20
+PARTS_MAX: Final = 10_000
 
 
-async def receive(request: Request, aside: Path, bytes_max: int) -> Received:
-    """Stream a multipart form's ``file`` to ``aside``, fsynced; the parts may come in any order, chunked or not.
+def _json(upload: UploadRow, status: str, file: FileRow | None = None) -> dict[str, Any]:
+    return {
+        "id": upload.id, "object": "upload", "bytes": upload.bytes, "created_at": int(upload.created_at),
+        "filename": upload.filename, "purpose": upload.purpose, "status": status,
+        "expires_at": int(upload.created_at + UPLOAD_S), "file": file_json(file) if file is not None else None,
+    }  # fmt: skip
 
-    Raises:
-        Problem: no form, a broken one, too large, or the disk is full. The caller removes ``aside``.
-    """
-    kind, options = multipart.parse_options_header(request.headers.get("content-type", ""))
-    if kind != "multipart/form-data" or not 0 < len(options.get("boundary", "")) <= 200:
-        raise Problem(400, "invalidPayload", "The body is not multipart/form-data with a boundary.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Problem(415, "unsupported_media_type", "Send the body without Content-Encoding.")
+
+async def _pending(request: Request, id_: str) -> UploadRow:
+    """The caller's upload while it takes parts, or a Problem."""
+    caller = await caller_of(request)
+    ctx = gateway_of(request).ctx
+    found = await ctx.store.transact(lambda tx: tx.find(UploadRow, id=id_, **caller.sees))
+    if not found:
+        raise not_found(request, "upload", id_)
+    if found[0].status != "pending":
+        raise _over(found[0].status)
+    if ctx.clock.now() >= found[0].created_at + UPLOAD_S:
+        raise _over("expired")
+    return found[0]
+
+
+def _over(status: str) -> Problem:
+    return Problem(400, "invalid_upload_status", f"The upload is {status} already.", param="id")
+
+
+@router.post("/uploads", summary="Begin an upload in parts")
+async def create(request: Request) -> Response:
+    """``{"bytes": …, "filename": …, "mime_type": …, "purpose": "batch"}``; it takes parts for an hour."""
+    caller = await caller_of(request)
+    gateway = gateway_of(request)
+    ctx = gateway.ctx
+    body = await json_body(request)
+    for name in ("bytes", "filename", "mime_type", "purpose"):
+        if body.get(name) is None:
+            raise Problem(400, "missing_required_parameter", f"Missing required parameter: '{name}'.", param=name)
+    check_purpose(body["purpose"])
+    size, most = body["bytes"], gateway.settings.gateway_file_bytes_max
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= most:
+        raise Problem(400, "invalid_value", f"Invalid value for bytes: it is from 1 to {most}.", param="bytes")
+    await check_room(gateway, caller.tenant)
+    upload = UploadRow(
+        id=ctx.ids.new("upload"), tenant=caller.tenant, filename=plain(str(body["filename"])), purpose="batch", bytes=size,
+        created_at=ctx.clock.now(), seconds=_expiry(body.get("expires_after")),
+    )  # fmt: skip
+    await ctx.store.transact(lambda tx: tx.insert(upload))
+    return JSONResponse(_json(upload, "pending"))
+
+
+def _expiry(given: object) -> int | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict) or given.get("anchor") != "created_at":
+        text = "Invalid value for expires_after: its anchor is 'created_at'."
+        raise Problem(400, "invalid_value", text, param="expires_after")
+    return seconds_of(given.get("seconds"))
+
+
+@router.post("/uploads/{id}/parts", summary="Add a part")
+async def add_part(request: Request, id: str) -> Response:
+    """Multipart form with the field ``data``, at most 64 MB; parts may come in any order and at the same time."""
+    upload = await _pending(request, id)
+    ctx = gateway_of(request).ctx
+    part_id = ctx.ids.new("part")
+    blob = f"inputs/{part_id}.upload"
+    path = ctx.blobs.path(blob)
+    now = ctx.clock.now()
     try:
-        return await _receive(request, aside, options["boundary"], bytes_max)
-    except multipart.MultipartError as error:
-        raise Problem(400, "invalidPayload", f"The multipart body is broken: {error}") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Problem(507, "insufficient_storage", "The gateway's disk is full.", retry=True, after_s=60) from None
+        got = await receive(request, path, PART_BYTES_MAX, wanted="data")
+        if got.filename is None:
+            raise Problem(400, "missing_required_parameter", "Missing required parameter: 'data'.", param="data")
+        row = UploadPartRow(id=part_id, upload=upload.id, bytes=got.bytes, blob=blob, created_at=now)
+        await ctx.store.transact(lambda tx: _enter_part(tx, upload, row))
+    except BaseException:
+        path.unlink(missing_ok=True)
         raise
+    block = {"azure_block_id": base64.b64encode(part_id.encode()).decode()}
+    return JSONResponse(
+        {"id": part_id, "object": "upload.part", "created_at": int(now), "upload_id": upload.id}
+        | (block if family_of(request.url.path).azure else {})
+    )
 
 
-async def _receive(request: Request, aside: Path, boundary: str, bytes_max: int) -> Received:
-    found = Received()
-    digest = hashlib.sha256()
-    name, value, waiting = "", bytearray(), bytearray()
+def _enter_part(tx: Tx, upload: UploadRow, part: UploadPartRow) -> None:
+    """Nothing is kept that nobody can need: neither parts of an ended upload nor more than twice what was announced."""
+    found = tx.find(UploadRow, id=upload.id)
+    if not found or found[0].status != "pending":
+        raise _over(found[0].status if found else "expired")
+    others = tx.find(UploadPartRow, upload=upload.id)
+    if len(others) >= PARTS_MAX or sum(other.bytes for other in others) + part.bytes > 2 * upload.bytes:
+        raise Problem(400, "invalid_value", "The upload has more parts or bytes than it was begun for.", param="data")
+    tx.insert(part)
+
+
+@router.post("/uploads/{id}/complete", summary="Make the parts a file")
+async def complete(request: Request, id: str) -> Response:
+    """``{"part_ids": […]}`` in the order of the content, perhaps ``md5``; the upload's ``file`` is usable at once."""
+    upload = await _pending(request, id)
+    ctx = gateway_of(request).ctx
+    body = await json_body(request)
+    parts = {part.id: part for part in await ctx.store.transact(lambda tx: tx.find(UploadPartRow, upload=upload.id))}
+    wanted = body.get("part_ids")
+    known = isinstance(wanted, list) and all(isinstance(one, str) and one in parts for one in wanted)
+    if not isinstance(wanted, list) or not known or len(set(wanted)) < len(wanted):
+        raise Problem(400, "invalid_value", "part_ids has to name parts of this upload, each once.", param="part_ids")
+    aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
+    try:
+        got, md5 = await asyncio.to_thread(_join, [ctx.blobs.path(parts[one].blob) for one in wanted], aside)
+        if got.bytes != upload.bytes:
+            text = f"The upload has {got.bytes} bytes, not {upload.bytes}."
+            raise Problem(400, "invalid_value", text, param="bytes")
+        if body.get("md5") is not None and body["md5"] != md5:
+            raise Problem(400, "invalid_value", "The MD5 checksum is not that of the parts.", param="md5")
+        await _end(request, upload, "completed")
+        got.filename = upload.filename
+        file = await enter_file(ctx, upload.tenant, aside, got, upload.seconds)
+    except FileNotFoundError:
+        raise _over("completed") from None  # another complete or a cancel took the parts while they were joined
+    finally:
+        aside.unlink(missing_ok=True)
+    await drop_parts(ctx, upload.id)
+    return JSONResponse(_json(upload, "completed", file))
+
+
+async def _end(request: Request, upload: UploadRow, status: str) -> None:
+    """End a pending upload; of two that end it at the same time, one is told that it is over."""
+    ctx = gateway_of(request).ctx
+    if not await ctx.store.transact(lambda tx: tx.amend(UploadRow, upload.id, {"status": "pending"}, status=status)):
+        raise _over("ended")
+
+
+def _join(parts: list[Path], aside: Path) -> tuple[Received, str]:
+    """The parts one after the other, fsynced; what they are together, and their MD5."""
+    got = Received()
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     last = b"\n"
-    segments = 0
-    with (
-        await asyncio.to_thread(aside.open, "wb", 0) as out,
-        multipart.PushMultipartParser(boundary, max_segment_count=FIELDS_MAX) as parser,
-    ):
+    with aside.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as source:
+                while chunk := source.read(1 << 20):
+                    out.write(chunk)
+                    sha256.update(chunk)
+                    md5.update(chunk)
+                    got.bytes += len(chunk)
+                    got.lines += chunk.count(b"\n")
+                    last = chunk[-1:]
+        out.flush()
+        os.fsync(out.fileno())
+    got.lines += last != b"\n"
+    got.sha256 = sha256.hexdigest()
+    return got, md5.hexdigest()
 
-        def write(content: bytes) -> None:
-            digest.update(content)
-            out.write(content)
-            found.lines += content.count(b"\n")
 
-        async for chunk in request.stream():
-            for event in parser.parse(chunk):
-                if isinstance(event, multipart.MultipartSegment):
-                    segments += 1
-                    name = event.name or ""
-                    if name == "file":
-                        if found.filename is not None:
-                            raise Problem(400, "invalidPayload", "The form has two files.", param="file")
-                        found.filename = event.filename or "upload"
-                elif event is None:
-                    if name and name != "file":
-                        found.fields[name] = value.decode("utf-8", "replace")
-                    name = ""
-                    value.clear()
-                elif name == "file":
-                    found.bytes += len(event)
-                    if found.bytes > bytes_max:
-                        raise Problem(413, "payload_too_large", f"The file has more than {bytes_max:,} bytes.")
-                    waiting += event
-                    last = bytes(event[-1:]) or last
-                else:
-                    value += event
-                    if len(value) > FIELD_BYTES_MAX:
-                        raise Problem(400, "invalidPayload", "A field of the form is too long.")
-            if len(waiting) >= WRITE_AT:
-                content, waiting = bytes(waiting), bytearray()
-                await asyncio.to_thread(write, content)
-
-        def finish(content: bytes) -> None:
-            write(content)
-            os.fsync(out.fileno())
-
-        await asyncio.to_thread(finish, bytes(waiting))
-    found.lines += last != b"\n"
-    found.sha256 = digest.hexdigest()
-    return found
+@router.post("/uploads/{id}/cancel", summary="Give an upload up")
+async def cancel(request: Request, id: str) -> Response:
+    """Its parts are deleted."""
+    upload = await _pending(request, id)
+    await _end(request, upload, "cancelled")
+    await drop_parts(gateway_of(request).ctx, upload.id)
+    return JSONResponse(_json(upload, "cancelled"))
