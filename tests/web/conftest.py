@@ -30,6 +30,7 @@ class Served:
     url: str = ""
     key: str = ""
     said: list[str] = field(default_factory=list)
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     def start(self) -> Served:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "AZURE_", "SLUICEGATE_"))}
@@ -53,6 +54,8 @@ class Served:
         raise RuntimeError("the gateway did not start: " + "".join(self.said))
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        while self.clients:
+            self.clients.pop().close()
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
@@ -64,7 +67,8 @@ class Served:
         self.process.stdout.close()
 
     def client(self, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, **options)
+        self.clients.append(openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, **options))
+        return self.clients[-1]
 
 
 @pytest.fixture(scope="module")

@@ -88,17 +88,18 @@ def test_a_cancelled_upload_leaves_nothing_and_takes_nothing(gateway: Served) ->
 
 def test_parts_survive_the_death_of_the_gateway(gateway: Served) -> None:
     """kill -9 between two parts."""
-    upload = begin(gateway.client())
     half = len(CONTENT) // 2
-    first = gateway.client().uploads.parts.create(upload.id, data=io.BytesIO(CONTENT[:half]))
+    with gateway.client() as client:
+        upload = begin(client)
+        first = client.uploads.parts.create(upload.id, data=io.BytesIO(CONTENT[:half]))
     key = gateway.key
     gateway.end(signal.SIGKILL)
     gateway.start()
     gateway.key = key
-    last = gateway.client().uploads.parts.create(upload.id, data=io.BytesIO(CONTENT[half:]))
-
-    done = gateway.client().uploads.complete(upload.id, part_ids=[first.id, last.id])
-    assert done.file and gateway.client().files.content(done.file.id).read() == CONTENT
+    with gateway.client() as client:
+        last = client.uploads.parts.create(upload.id, data=io.BytesIO(CONTENT[half:]))
+        done = client.uploads.complete(upload.id, part_ids=[first.id, last.id])
+        assert done.file and client.files.content(done.file.id).read() == CONTENT
 
 
 @pytest.mark.parametrize("call", ["parts", "complete", "cancel"])

@@ -13,6 +13,7 @@ from sluicegate import __version__
 from sluicegate.errors import StateUnusable
 from sluicegate.web import batches, files, health, quota, uploads
 from sluicegate.web.dialects import Family, Problem, envelope
+from sluicegate.web.request_ids import RequestIds
 from sluicegate.web.state import Gateway
 
 LOG = logging.getLogger("sluicegate.gateway")
@@ -27,6 +28,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         },
     )  # fmt: skip
     app.state.gateway = gateway
+    app.add_middleware(RequestIds)
     app.include_router(health.router)
     app.include_router(quota.router)
     for family in (Family.OPENAI, Family.AZURE_V1, Family.AZURE):

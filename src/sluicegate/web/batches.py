@@ -55,9 +55,9 @@ def _wanted(body: dict[str, Any]) -> Wanted:
     served = {url.removeprefix("/v1"): url for url in OPENAI.urls}
     if not isinstance(endpoint, str) or endpoint.removeprefix("/v1") not in served:
         names = ", ".join(f"'{url}'" for url in sorted(served.values()))
-        raise Problem(
-            400, "invalid_value", f"Invalid value for endpoint. Supported values are: {names}.", param="endpoint"
-        )
+        given = repr(endpoint[:100]) if isinstance(endpoint, str) else "none"
+        text = f"Invalid value: {given}. Supported values are: {names}."
+        raise Problem(400, "invalid_value", text, param="endpoint")
     try:
         seconds = parse_duration(window) if isinstance(window, str) and len(window) < 20 else 0.0
     except ValueError:
@@ -74,15 +74,27 @@ def _wanted(body: dict[str, Any]) -> Wanted:
 def _metadata(given: Any) -> str | None:
     if given is None:
         return None
+    if isinstance(given, dict):
+        for key, value in given.items():
+            if not isinstance(value, str):
+                where = f"metadata.{key[:METADATA_KEY_MOST]}"
+                text = f"Invalid type for '{where}': expected a string, but got {_kind(value)} instead."
+                raise Problem(400, "invalid_type", text, param=where)
     good = isinstance(given, dict) and len(given) <= METADATA_MOST
     for key, value in given.items() if good else ():
-        good = good and len(key) <= METADATA_KEY_MOST and isinstance(value, str) and len(value) <= METADATA_VALUE_MOST
+        good = good and len(key) <= METADATA_KEY_MOST and len(value) <= METADATA_VALUE_MOST
     if not good:
         raise Problem(
             400, "invalid_value", f"Invalid value for metadata: at most {METADATA_MOST} strings, keys of at most "
             f"{METADATA_KEY_MOST} and values of at most {METADATA_VALUE_MOST} characters.", param="metadata",
         )  # fmt: skip
     return msgspec.json.encode(given).decode()
+
+
+def _kind(value: Any) -> str:
+    """A JSON value's type as the provider calls it (F§5.3)."""
+    kinds = {bool: "a boolean", int: "an integer", float: "a decimal", list: "an array", dict: "an object"}
+    return kinds.get(type(value), "null")
 
 
 @router.post("/batches", summary="Create a batch")
@@ -129,14 +141,30 @@ def _known(
     return same[-1] if same else None
 
 
+def _without_file(gateway: Gateway, caller: Caller, wanted: Wanted, idempotency: str | None) -> ClientBatchRow:
+    """OpenAI's way (F§5.3): the create succeeds, and the batch fails."""
+    now = gateway.ctx.clock.now()
+    name = wanted.input_file[:100]
+    message = f"Cannot find file {name}, or organization {caller.tenant} does not have access to it."
+    problem = {"code": "invalid_request", "message": message, "param": "file_id", "line": None}
+    return ClientBatchRow(
+        id=gateway.ctx.ids.new("batch"), tenant=caller.tenant, key=caller.key, input_file=name, input="", input_bytes=0,
+        endpoint=wanted.endpoint, window=wanted.window, metadata=wanted.metadata, status=BatchStatus.FAILED,
+        fingerprint=wanted.fingerprint(caller), created_at=now, due_at=now + wanted.window_s, idempotency=idempotency,
+        errors=msgspec.json.encode([problem]).decode(), ended_at=now,
+    )  # fmt: skip
+
+
 def _new(
     tx: Tx, gateway: Gateway, caller: Caller, wanted: Wanted, idempotency: str | None, *, azure: bool
 ) -> ClientBatchRow:
     now = gateway.ctx.clock.now()
     files = tx.find(FileRow, id=wanted.input_file, tenant=caller.tenant)
     if not files or (files[0].expires_at is not None and files[0].expires_at <= now):
+        if not azure:
+            return _without_file(gateway, caller, wanted, idempotency)
         text = f"The input file '{wanted.input_file[:100]}' does not exist."
-        raise Problem(400, "invalidPayload" if azure else "invalid_request", text, param="input_file_id")
+        raise Problem(400, "invalidPayload", text, param="input_file_id")
     if files[0].purpose != "batch":
         raise Problem(400, "invalidPayload", "The input file's purpose is not 'batch'.", param="input_file_id")
     most = gateway.settings.gateway_tenant_batches

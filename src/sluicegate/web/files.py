@@ -63,8 +63,7 @@ async def create(request: Request) -> Response:
         check_purpose(got.fields.get("purpose"))
         if got.filename is None:
             raise Problem(400, "invalidPayload", "The file is missing.", param="file")
-        if not got.bytes:
-            raise Problem(400, "invalidPayload", "The file is empty.", param="file")
+        check_name(got.filename)
         text = next((got.fields[name] for name in EXPIRES_FIELDS if name in got.fields), None)
         row = await enter_file(ctx, caller.tenant, aside, got, None if text is None else seconds_of(text))
     finally:
@@ -89,6 +88,12 @@ def check_purpose(purpose: object) -> None:
     """A Problem (400) if it is not ``batch``."""
     if purpose != "batch":
         raise Problem(400, "invalidPayload", "Invalid value for purpose: this gateway takes 'batch'.", param="purpose")
+
+
+def check_name(name: str) -> None:
+    """A Problem (400) for another extension; files from streams without a name have none (F§5.3)."""
+    if "." in name and not name.lower().endswith(".jsonl"):
+        raise Problem(400, "invalidPayload", "Invalid file format for Batch API. Must be .jsonl", param="file")
 
 
 async def enter_file(ctx: Context, tenant: str, aside: Path, got: Received, expiry: int | None) -> FileRow:

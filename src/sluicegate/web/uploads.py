@@ -65,8 +65,8 @@ async def create(request: Request) -> Response:
             raise Problem(400, "missing_required_parameter", f"Missing required parameter: '{name}'.", param=name)
     check_purpose(body["purpose"])
     size, most = body["bytes"], gateway.settings.gateway_file_bytes_max
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= most:
-        raise Problem(400, "invalid_value", f"Invalid value for bytes: it is from 1 to {most}.", param="bytes")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= most:
+        raise Problem(400, "invalid_value", f"Invalid value for bytes: it is from 0 to {most}.", param="bytes")
     await check_room(gateway, caller.tenant)
     upload = UploadRow(
         id=ctx.ids.new("upload"), tenant=caller.tenant, filename=plain(str(body["filename"])), purpose="batch", bytes=size,

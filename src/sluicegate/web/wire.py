@@ -14,6 +14,7 @@ from sluicegate.core.types import BatchStatus, Usage
 from sluicegate.ports import Tx
 from sluicegate.service.runs import usage_of
 from sluicegate.web.dialects import Family
+from sluicegate.web.wording import worded
 
 
 def batch_json(tx: Tx, batch: ClientBatchRow, family: Family, progress: Progress | None) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def batch_json(tx: Tx, batch: ClientBatchRow, family: Family, progress: Progress
         f"{status.value}_at": int(ended) if ended is not None and batch.status is status else None
         for status in sorted(ENDS)
     }
-    problems = msgspec.json.decode(batch.errors) if batch.errors else []
+    problems = [worded(p, azure=family.azure) for p in msgspec.json.decode(batch.errors)] if batch.errors else []
     usage = Usage()
     for part in parts:
         usage = usage + usage_of(part)
