@@ -29,7 +29,15 @@ from tests.simulation.ports import Blobs, Fate, Locks, Network, Store, Trace, Wo
 from tests.support.simulation import Died, SeededIds, VirtualClock, VirtualLoop, World
 
 BOUND_S = 900.0
-"""Virtual seconds within which every plan must be done."""
+USUAL_TOKENS = 100
+"""Virtual seconds within which every plan must be done whose work fits under the limit at once, and what a request of the
+inputs has at most."""
+
+
+def bound_s(plan: Plan) -> float:
+    """Virtual seconds within which a plan must be done: three times the lives of a batch that its work needs, and more."""
+    fills = sum(plan.inputs) * USUAL_TOKENS / plan.limit
+    return BOUND_S + 3.0 * fills * (plan.validating_s + 10.0)
 
 
 class Broken(BaseException):
@@ -155,7 +163,7 @@ class _Play:
         plan = self.plan
         works = [asyncio.ensure_future(self.process(i, w, d)) for i, (w, d) in enumerate(plan.processes)]
         try:
-            await asyncio.wait_for(asyncio.gather(*works), BOUND_S)
+            await asyncio.wait_for(asyncio.gather(*works), bound_s(plan))
         except TimeoutError:
             self.fail("work was not done in time")
         await asyncio.sleep(300.0)  # what is still on its way arrives

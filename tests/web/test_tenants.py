@@ -34,14 +34,20 @@ def test_another_tenants_ids_are_404_on_every_endpoint_and_method(
     mine = gateway.client()
     file = mine.files.create(file=requests_file(2), purpose="batch")
     batch = mine.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    upload = mine.uploads.create(bytes=1, filename="in.jsonl", mime_type="application/jsonl", purpose="batch")
     other = client_of(gateway, keys(gateway, "create", "--tenant", "other")["key"])
+    known = {
+        "files": (file.id, "file-never"),
+        "batches": (batch.id, "batch_never"),
+        "uploads": (upload.id, "upload_never"),
+    }
     paths = other._client.get(f"{gateway.url}/openapi.json").json()["paths"]
     tried = 0
 
     for path, methods in paths.items():
         if "{id}" not in path:
             continue
-        real, never = (file.id, "file-never") if "/files/" in path else (batch.id, "batch_never")
+        real, never = known[path.split("/")[2]]
         for method in methods:
             for family in ("/v1", "/openai/v1", "/openai"):
                 answers = [
@@ -57,8 +63,14 @@ def test_another_tenants_ids_are_404_on_every_endpoint_and_method(
 
     assert tried >= 20
     assert other.files.list().data == [] and other.batches.list().data == []
-    with pytest.raises(openai.BadRequestError):
-        other.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    wanted = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    texts = [
+        made.errors.data[0].message.replace(id_, "ID")
+        for id_ in (file.id, "file-never")
+        for made in [other.batches.create(input_file_id=id_, **wanted)]
+    ]
+    assert texts[0] == texts[1]
+    assert mine.uploads.cancel(upload.id).status == "cancelled"
     assert until_ended(mine, batch)[0].status == "completed"
 
 

@@ -303,4 +303,10 @@ async def clean(ctx: Context, part: PartRow) -> None:
                 await note(ctx, EventKind.TROUBLE, f"deleting {file_id} failed: {error}; it is tried again later",
                            run=part.run, part=part.id, where="delete", message=str(error))  # fmt: skip
                 return
-    await ctx.store.transact(lambda tx: tx.update_part(part.id, part.stage, cleaned=True))
+
+    def write(tx: Tx) -> None:
+        now = tx.part(part.id)  # its stage may have moved on since the caller read it
+        if now is not None:
+            tx.update_part(now.id, now.stage, cleaned=True)
+
+    await ctx.store.transact(write)

@@ -92,7 +92,8 @@ def check_purpose(purpose: object) -> None:
 
 def check_name(name: str) -> None:
     """A Problem (400) for another extension; files from streams without a name have none (F§5.3)."""
-    if "." in name and not name.lower().endswith(".jsonl"):
+    shown = plain(name)
+    if "." in shown and not shown.lower().endswith(".jsonl"):
         raise Problem(400, "invalidPayload", "Invalid file format for Batch API. Must be .jsonl", param="file")
 
 
