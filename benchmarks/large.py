@@ -1,7 +1,7 @@
 """Large inputs: memory of all processes together, time to the first create (`python -m benchmarks.large [REQUESTS BYTES]`).
 
-The emulator has no delays and a limit of 1 B, but it counts each file by tiktoken before the file is ``processed``; that
-time is told apart. Memory is the sum of PSS over `sluicegate run` and its children.
+The emulator has no delays and a limit of 1 B; it reads each file before the file is ``processed`` (that time is told apart)
+and counts it by tiktoken before the batch leaves ``validating``. Memory is the sum of PSS over `sluicegate run` and its children.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main(requests: int, size: int) -> None:
         print(
             f"{platform.machine()}, {os.cpu_count()} CPUs: {requests:,} requests, {source.stat().st_size / 1e6:,.0f} MB: "
             f"{books['batches']} batches, peak {peak / 1e6:,.0f} MB in all processes, first create after "
-            f"{first or 0:.1f} s (of which the emulator counted for {pending:.1f} s), done after {seconds:.1f} s, "
+            f"{first or 0:.1f} s (of which the file was pending for {pending:.1f} s), done after {seconds:.1f} s, "
             f"executed again {books['executed_again']}"
         )
 

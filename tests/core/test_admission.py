@@ -57,6 +57,16 @@ def test_all_that_fits_goes_as_one_part() -> None:
     assert verdict.size >= 285_000
 
 
+def test_what_others_leave_of_an_unseen_limit_is_filled_in_pieces() -> None:
+    """Half of it is: one part of all would stand still until the last of its requests is answered."""
+    unseen = Allowance(limit=60_000, source="configured", proven=0, searching=False)
+
+    first = decide(gate(limits=unseen, foreign=36_000), 0.0)
+    assert isinstance(first, Admit) and first.size <= 12_000 and first.unproven
+    rest = decide(gate(limits=unseen, foreign=36_000, held=12_000, mine=12_000), 0.0)
+    assert isinstance(rest, Admit) and rest.size == 12_000
+
+
 def test_neighbouring_parts_differ_in_size() -> None:
     """Equal parts that share a rate end together and leave the service idle."""
     sizes = [decide(gate(serial=i), 0.0).size for i in range(10)]  # type: ignore[union-attr]

@@ -1,6 +1,7 @@
 """The provider's books: what counts, from when, until when; and the life of a batch, to the second."""
 
 import math
+from array import array
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,29 @@ def test_tokens_count_by_characters_at_create_and_by_tokens_once_validated() -> 
 
     assert bench.at(9.9).held("gpt-4.1") == 170
     assert bench.at(10).held("gpt-4.1") == 100
+
+
+def test_a_batch_whose_input_is_still_counted_stays_in_validating_until_it_is() -> None:
+    """Counted late it is still counted: by characters until then, by tokens after, and refused if it does not fit."""
+    bench = Bench()
+    fits, does_not = (bench.create(0, [0, 0], chars=170) for _ in range(2))
+    for batch in (fits, does_not):
+        batch.facts.counted = False
+    assert bench.at(60).held("gpt-4.1") == 340
+    assert fits.status == does_not.status == "validating"
+
+    for batch, tokens in ((fits, [500, 500]), (does_not, [9_000, 1])):
+        batch.facts.tokens, batch.facts.counted = array("I", tokens), True
+        bench.model.counted(NOON + 61, batch.facts)
+
+    assert (fits.status, does_not.status, does_not.errors[0]["code"]) == (
+        "in_progress",
+        "failed",
+        "token_limit_exceeded",
+    )
+    assert bench.at(61).held("gpt-4.1") == 1_000
+    assert bench.model.report(NOON + 61)["offered_max_tokens"] == 170 + 9_001
+    assert bench.at(91).batches[fits.id].status == "completed"
 
 
 def test_a_batch_goes_through_its_statuses_at_the_seconds_that_the_account_says() -> None:

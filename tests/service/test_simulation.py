@@ -16,6 +16,9 @@ from sluicegate.core.report import RunResult
 from sluicegate.emulator.config import Account, Change
 from tests.support.simulation import Deaths, Died, VirtualLoop, World, life, trace
 
+# A process that dies leaves its tasks where they were; what the garbage collector says of them is no finding.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 ACCOUNT = Account(limit=20_000, rate=6_000, validating_s=4, start_s=2, finalizing_s=1, headers=False)
 HOURS = 900.0
 """Virtual seconds within which a run must end, whatever happened: a dozen times what it takes undisturbed."""

@@ -30,7 +30,7 @@ from sluicegate.core.types import (
     QuotaHeaders,
     RemoteFile,
 )  # fmt: skip
-from sluicegate.emulator import files
+from sluicegate.emulator import reading, results
 from sluicegate.emulator.config import Account
 from sluicegate.emulator.model import Batch, InputFacts, Model, Refused
 from sluicegate.errors import CallRefused, Conflict, NotFound, TokenLimitExceeded
@@ -135,7 +135,7 @@ class ModelBackend:
         file_id = self._new("file")
         path = self._world.folder / file_id
         path.write_bytes(source.read_bytes())
-        self._world.files[file_id] = (filename, path, files.read(path, self._world.model.account))
+        self._world.files[file_id] = (filename, path, reading.read(path, self._world.model.account))
         self._deaths.behind()
         return await self._show(file_id)
 
@@ -217,7 +217,7 @@ class ModelBackend:
             return
         batch = self._world.model.batches[batch_id]
         out, err = self._world.folder / f"{batch_id}.out", self._world.folder / f"{batch_id}.err"
-        files.write_results(self._world.model, batch, self._world.folder / batch.input_file_id, out, err)
+        results.write_results(self._world.model, batch, self._world.folder / batch.input_file_id, out, err)
         yield (out if kind == "out" else err).read_bytes()[offset:]
 
     async def deployment_limit(self, deployment: str) -> int | None:

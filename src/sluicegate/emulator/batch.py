@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final
 
 from sluicegate.emulator.faults import FAILED_LINES
@@ -19,6 +20,7 @@ class InputFacts:
         tokens: Of each line, counted by tiktoken. ``identity``: a hash of custom_id and body of each line.
         quarter_chars: Characters of the bodies ÷ 4, each line rounded down, summed.
         problems: Batch errors as the provider words them.
+        counted: ``tokens`` and ``identity`` are there; until then they are as many zeros as there are lines.
         inputs: Things to embed, for ``/v1/embeddings``.
     """
 
@@ -29,6 +31,7 @@ class InputFacts:
     url: str
     problems: list[dict[str, Any]] = field(default_factory=list)
     inputs: int = 0
+    counted: bool = True
 
 
 @dataclass(slots=True)
@@ -37,6 +40,7 @@ class Batch:
 
     Attributes:
         number: From 1, among ours; 0 for somebody else's.
+        factor: What the provider counts for a token. ``found``: tokens held by others and by ours at the create.
         fates: Faults of executed lines, by line from 0.
         gated: It stays in ``finalizing`` or ``cancelling`` until its results are written; whoever writes them tells.
         output_tokens: Of the answers; ``failed_more``: lines that the one who answers failed, beyond ``fates``.
@@ -51,6 +55,8 @@ class Batch:
     metadata: dict[str, str] | None
     facts: InputFacts
     number: int = 0
+    factor: float = 1.0
+    found: int = 0
     status: str = "validating"
     charge: int = 0
     tokens: int = 0
@@ -74,6 +80,11 @@ class Batch:
     output_tokens: int = 0
     failed_more: int = 0
     extras: dict[str, Any] = field(default_factory=dict)
+
+    def count(self) -> None:
+        """Take over what was counted of the input."""
+        self.tokens = round(sum(self.facts.tokens) * self.factor)
+        self.sums = array("Q", accumulate(round(t * self.factor) for t in self.facts.tokens))
 
     @property
     def left(self) -> float:

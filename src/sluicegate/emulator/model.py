@@ -134,17 +134,17 @@ class Model:
         fault = self.faults.hit("batch", deployment=facts.deployment, batch=number, count=False)
         factor = account.count_factor * (fault.factor if fault is not None and fault.kind == "count" else 1.0)
         chars = round(facts.quarter_chars * factor)
-        tokens = round(sum(facts.tokens) * factor)
         limit, held = self.limit(facts.deployment), self.held(facts.deployment)
-        self._books(facts.deployment).offered(held + max(chars, tokens), limit)
+        batch = Batch(
+            id=batch_id, deployment=facts.deployment, endpoint=endpoint, input_file_id=file_id, created_at=now,
+            metadata=metadata, facts=facts, number=number, factor=factor, found=held, charge=max(chars, 1), gated=gated,
+            lag_s=account.release_lag_s,
+        )  # fmt: skip
+        batch.count()
+        self._books(facts.deployment).offered(held + max(chars, batch.tokens), limit)
         if account.fail_fast and limit is not None and held + chars > limit:
             self.refusals["at_create"] += 1
             raise Refused(400, "token_limit_exceeded", self.refusal_text(facts.deployment, limit))
-        batch = Batch(
-            id=batch_id, deployment=facts.deployment, endpoint=endpoint, input_file_id=file_id, created_at=now,
-            metadata=metadata, facts=facts, number=number, charge=max(chars, 1), tokens=tokens, gated=gated,
-            sums=array("Q", accumulate(round(t * factor) for t in facts.tokens)), lag_s=account.release_lag_s,
-        )  # fmt: skip
         self.faults.hit("batch", deployment=facts.deployment, batch=number)
         self._ours = number
         self._created.append(now)
@@ -157,6 +157,17 @@ class Model:
         self.batches[batch_id] = self._live[batch_id] = batch
         self._note_held()
         return batch
+
+    def counted(self, now: float, facts: InputFacts) -> None:
+        """An input's tokens are known by now: its batches may leave ``validating``."""
+        self.advance(now)
+        for batch in self._live.values():
+            if batch.facts is facts:
+                batch.count()
+                limit = self.limit(batch.deployment)
+                self._books(batch.deployment).offered(batch.found + batch.tokens, limit)
+                batch.until = max(batch.until, self._now)
+        self.advance(now)
 
     def refusal_text(self, deployment: str, limit: int) -> str:
         """The refusal's sentence (F§5.2, F§5.3)."""
@@ -278,7 +289,9 @@ class Model:
             return False
         if batch.status in ("finalizing", "cancelling"):
             return not batch.gated
-        return batch.status == "validating" or (batch.status == "in_progress" and not batch.running)
+        if batch.status == "validating":
+            return batch.facts.counted
+        return batch.status == "in_progress" and not batch.running
 
     def _running(self) -> list[Batch]:
         found = [batch for batch in self._live.values() if batch.running]

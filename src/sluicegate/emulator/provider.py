@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sluicegate.emulator import files
+from sluicegate.emulator import reading, results
 from sluicegate.emulator.answers import Answers, FixedAnswers, FunctionAnswers, answers_of, fixed_tokens
 from sluicegate.emulator.batch import LIVE, Batch, InputFacts
 from sluicegate.emulator.blobs import BlobFailed, Blobs
@@ -66,7 +66,9 @@ class Provider:
         self.blobs = Blobs(self.account.blobs, self.account.blob_sas)
         self.answers: Answers = FunctionAnswers(function) if function is not None else answers_of(self.account.answers)
         self._reader = asyncio.Semaphore(READ_AT_ONCE)
+        self._counter = asyncio.Semaphore(READ_AT_ONCE)
         self._reading: dict[str, asyncio.Task[None]] = {}
+        self._counting: dict[str, asyncio.Task[None]] = {}
         self._writing: dict[str, asyncio.Task[None]] = {}
         self._lost_lines = 0
 
@@ -76,6 +78,8 @@ class Provider:
 
     async def advance(self) -> None:
         """Let everything happen that is due by now; moved by hand, the clock waits for answers."""
+        if self._counting and self.clock.by_hand:
+            await asyncio.gather(*map(asyncio.shield, self._counting.values()))
         self.model.advance(self.now())
         self._drop_expired()
         while self.model.new_foreign:
@@ -86,7 +90,7 @@ class Provider:
 
     async def close(self) -> None:
         """Stop what is being read and written."""
-        tasks = [*self._reading.values(), *self._writing.values()]
+        tasks = [*self._reading.values(), *self._counting.values(), *self._writing.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -135,10 +139,20 @@ class Provider:
     async def _read(self, file: StoredFile) -> None:
         """Small files do not wait behind large ones: their uploads wait for them."""
         if file.bytes < SMALL_BYTES:
-            file.facts = await asyncio.to_thread(files.read, file.path, self.account)
+            file.facts = await asyncio.to_thread(reading.read, file.path, self.account)
             return
         async with self._reader:
-            file.facts = await asyncio.to_thread(files.read, file.path, self.account)
+            file.facts = facts = await asyncio.to_thread(reading.scan, file.path, self.account)
+        if not facts.counted:
+            self._counting[file.id] = asyncio.get_running_loop().create_task(self._count(file.id, file.path, facts))
+
+    async def _count(self, file_id: str, path: Path, facts: InputFacts) -> None:
+        """Count a large input while its batches validate; they wait for it."""
+        async with self._counter:
+            counted = await asyncio.to_thread(reading.count, path, self.account, facts.deployment)
+        facts.tokens, facts.identity, facts.counted = counted.tokens, counted.identity, True
+        self._counting.pop(file_id, None)
+        self.model.counted(self.now(), facts)
 
     def status(self, file: StoredFile) -> str:
         """``pending``, ``processed`` or ``error``; OpenAI knows no pending (F§1.9)."""
@@ -159,6 +173,9 @@ class Provider:
         self._count_lost(file)
         del self.files[file.id]
         if not any(batch.input_file_id == file.id for batch in self.model.batches.values()):
+            counting = self._counting.pop(file.id, None)
+            if counting is not None:
+                counting.cancel()
             file.path.unlink(missing_ok=True)
 
     def _drop_expired(self) -> None:
@@ -186,7 +203,7 @@ class Provider:
 
     async def _keep_foreign(self, batch: Batch) -> None:
         path = self.folder / batch.input_file_id
-        await asyncio.to_thread(files.write_foreign, path, batch, self.account.seed)
+        await asyncio.to_thread(results.write_foreign, path, batch, self.account.seed)
         self.files[batch.input_file_id] = StoredFile(
             id=batch.input_file_id, filename="other.jsonl", purpose="batch", bytes=path.stat().st_size,
             created_at=batch.created_at, path=path, ready_at=batch.created_at, facts=batch.facts,
@@ -203,7 +220,7 @@ class Provider:
             path.touch()
             return no_facts("input_no_permissions", str(error))
         async with self._reader:
-            return await asyncio.to_thread(files.read, path, self.account)
+            return await asyncio.to_thread(reading.read, path, self.account)
 
     @property
     def answers_are_fixed(self) -> bool:
@@ -265,7 +282,7 @@ class Provider:
         output, errors = self._result_paths(batch)
         aside = output.with_name(f"{output.name}.tmp"), errors.with_name(f"{errors.name}.tmp")
         written = await asyncio.to_thread(
-            files.write_results, self.model, batch, self.folder / batch.input_file_id, *aside, self.answers
+            results.write_results, self.model, batch, self.folder / batch.input_file_id, *aside, self.answers
         )
         for temporary, path in zip(aside, (output, errors), strict=True):
             temporary.replace(path)

@@ -31,8 +31,11 @@ from sluicegate.service.work import Work, load, requests_of
 LANES: Final = 3
 """Parts of one run that are uploaded and created at the same time."""
 
+AHEAD: Final = 12
+"""Parts of one run that are reserved or under way at most: room is taken at once, though its parts go one by one."""
+
 TICK_S: Final = 1.0
-TICK_SHARED_S: Final = 0.2
+TICK_SHARED_S: Final = 0.1
 """Between two turns at most: alone, and while other live runs share a deployment (their looks release for us too)."""
 
 STOP_WAIT_S: Final = 10.0
@@ -84,6 +87,7 @@ class Driver:
         self._show = show
         self._started_at = started_at
         self._state = _State()
+        self._lanes = asyncio.Semaphore(LANES)
 
     async def run(self) -> None:
         """Return when every request is settled and written.
@@ -244,7 +248,7 @@ class Driver:
         if await self._over_cost():
             return
         for name in dict.fromkeys(work.deployment_of(group) for group in range(len(work.groups))):
-            while len(state.submitting) < LANES:
+            while len(state.submitting) < AHEAD:
                 verdict = await scheduler.turn(ctx, work, name, live)
                 if isinstance(verdict, TooLarge):
                     await self._give_up(verdict.part)
@@ -383,7 +387,17 @@ class Driver:
     def _start_submit(self, part: PartRow, *, fresh: bool) -> None:
         key = f"submit-{part.id}"
         self._state.submitting.add(key)
-        self._start(key, submitter.submit(self._ctx, self._work, part.id, fresh=fresh))
+        self._start(key, self._submit(part, fresh=fresh))
+
+    async def _submit(self, part: PartRow, *, fresh: bool) -> None:
+        """Bring a part to the provider when a lane is free, unless the world has changed while it waited for one."""
+        async with self._lanes:
+            if self._stop.is_set() and part.stage is Stage.RESERVED:
+                return  # it is withdrawn when all lanes are still
+            if fresh and not await scheduler.still_fits(self._ctx, part):
+                await submitter.withdraw(self._ctx, part.id)
+                return
+            await submitter.submit(self._ctx, self._work, part.id, fresh=fresh)
 
     async def _end_tasks(self) -> None:
         tasks = list(self._state.tasks.values())

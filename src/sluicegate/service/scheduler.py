@@ -151,6 +151,23 @@ def _turn(
     return part
 
 
+async def still_fits(ctx: Context, part: PartRow) -> bool:
+    """Whether a reserved part may still go: nothing was refused since it was cut, and the limit still covers it."""
+
+    def fits(tx: Tx) -> bool:
+        row = tx.deployment(part.deployment)
+        assert row is not None, "a part's deployment has a row"
+        known = belief.load(row.belief)
+        now = ctx.clock.now()
+        limit = belief.allowance(known, cap_of(tx, row, tx.run(part.run), frozenset({part.run})), now).limit
+        stands = standing(tx, row, known, ctx.policy, now)
+        later = sum(p.charge for p in stands.parts if p.stage is Stage.RESERVED and p.created_at > part.created_at)
+        fill = stands.balance.total + stands.foreign + stands.lagging - later
+        return known.refused_at <= part.created_at and (limit is None or fill <= limit or part.charge > limit)
+
+    return await ctx.store.transact(fits)
+
+
 def _waiting_by_group(tx: Tx, run: str) -> dict[int, Spans]:
     by_group: dict[int, Spans] = {}
     for (group, _), spans in tx.waiting(run).items():
