@@ -32,8 +32,7 @@ def test_a_batch_whose_input_is_still_counted_stays_in_validating_until_it_is() 
     assert fits.status == does_not.status == "validating"
 
     for batch, tokens in ((fits, [500, 500]), (does_not, [9_000, 1])):
-        batch.facts.tokens, batch.facts.counted = array("I", tokens), True
-        bench.model.counted(NOON + 61, batch.facts)
+        bench.model.counted(NOON + 61, batch.facts, array("I", tokens), array("Q", [batch.number, 0]))
 
     assert (fits.status, does_not.status, does_not.errors[0]["code"]) == (
         "in_progress",

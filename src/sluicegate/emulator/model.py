@@ -158,9 +158,10 @@ class Model:
         self._note_held()
         return batch
 
-    def counted(self, now: float, facts: InputFacts) -> None:
-        """An input's tokens are known by now: its batches may leave ``validating``."""
+    def counted(self, now: float, facts: InputFacts, tokens: array[int], identity: array[int]) -> None:
+        """An input's tokens are known now: its batches may leave ``validating``."""
         self.advance(now)
+        facts.tokens, facts.identity, facts.counted = tokens, identity, True
         for batch in self._live.values():
             if batch.facts is facts:
                 batch.count()

@@ -150,9 +150,8 @@ class Provider:
         """Count a large input while its batches validate; they wait for it."""
         async with self._counter:
             counted = await asyncio.to_thread(reading.count, path, self.account, facts.deployment)
-        facts.tokens, facts.identity, facts.counted = counted.tokens, counted.identity, True
         self._counting.pop(file_id, None)
-        self.model.counted(self.now(), facts)
+        self.model.counted(self.now(), facts, counted.tokens, counted.identity)
 
     def status(self, file: StoredFile) -> str:
         """``pending``, ``processed`` or ``error``; OpenAI knows no pending (F§1.9)."""
