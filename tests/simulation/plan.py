@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-HOWS: Final = ("before", "after", "before", "after", "torn", "full")
+HOWS: Final = ("before", "after", "before", "after", "before", "after", "torn", "full", "stop")
+"""How a life ends: at a port call, before or after its effect; torn writes and full disks; ``stop`` is a Ctrl-C."""
+
 FAULTS: Final = {
-    "create": ("lost", "reset", "late", "429", "delay"),
+    "create": ("lost", "reset", "late", "429", "delay", "twice", "twice_lost", "400"),
     "upload": ("lost", "reset", "429", "delay"),
     "list_batches": ("503", "429", "delay"),
     "file": ("503",),
@@ -18,6 +20,8 @@ FAULTS: Final = {
     "download": ("broken", "503"),
 }
 LINES: Final = ("missing", "doubled", "unknown", "0", "429", "500")
+BATCHES: Final = ("expire", "stuck_validating", "stuck_in_progress", "slow_validating", "release_late", "count")
+"""Faults of whole batches; ``release_late`` and ``slow_validating`` take 25 s, ``count`` counts 1.3 per token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,10 @@ class Plan:
         processes: For each process the input it runs and how its lives end: (port call, how).
         faults: (call, its number, kind); ``lines``: (line of each file, kind), hit once.
         late: Refusals come after validating, not at create.
+        told: What the person says of the limit: ``exact``, ``none``, or ``high`` (twice as high).
+        second: The limit of the deployment of every second input, None where all inputs go to one.
+        batches: (number of the batch, kind of fault); ``others``: (from when, share of the limit, for how long, listed).
+        lag_s: How long tokens count after a batch's end; ``list_lag_s``: how long a batch is in no list.
     """
 
     seed: int
@@ -40,26 +48,67 @@ class Plan:
     processes: tuple[tuple[int, tuple[tuple[int, str], ...]], ...]
     faults: tuple[tuple[str, int, str], ...]
     lines: tuple[tuple[int, str], ...]
+    told: str = "exact"
+    second: int | None = None
+    batches: tuple[tuple[int, str], ...] = ()
+    others: tuple[tuple[float, float, float, bool], ...] = ()
+    lag_s: float = 0.0
+    list_lag_s: float = 0.0
+
+    @property
+    def fair(self) -> bool:
+        """Whether the person told the limit, the provider keeps to it, and nobody else takes of it."""
+        odd = {"count", "release_late"}
+        return (
+            self.told == "exact" and not self.others and not self.lag_s and odd.isdisjoint(k for _, k in self.batches)
+        )
+
+    @property
+    def twins(self) -> bool:
+        """Whether the provider commits a create twice."""
+        return any(kind.startswith("twice") for _, _, kind in self.faults)
+
+    def limit_of(self, which: int) -> int:
+        """The limit of an input's deployment."""
+        return self.second if self.second is not None and which % 2 else self.limit
 
 
 def draw(seed: int) -> Plan:
     """The plan of a seed; the same on every machine."""
     dice = random.Random(f"plan-{seed}")
-    inputs = tuple(
-        dice.choice((1, 10, 10, 20, 30, 40)) if dice.random() < 0.97 else 300 for _ in range(dice.choice((1, 1, 2)))
-    )
+    inputs = tuple(_size(dice) for _ in range(dice.choice((1, 1, 2))))
     owners = [*range(len(inputs)), *([0] if dice.random() < 0.3 else [])]
     processes = tuple(
         (which, tuple((dice.randint(1, 130), dice.choice(HOWS)) for _ in range(dice.choice((2, 4, 6, 8)))))
         for which in owners
     )
     calls = [dice.choice(tuple(FAULTS)) for _ in range(dice.choice((0, 1, 3, 6)))]
-    return Plan(
-        seed=seed, inputs=inputs, limit=dice.choice((600, 1_500, 5_000, 10_000, 40_000, 1_000_000)), late=dice.random() < 0.7,
+    limits = (600, 1_500, 5_000, 10_000, 40_000, 1_000_000)
+    if max(inputs) > 300:
+        limits = (100_000, 1_000_000)
+    plan = Plan(
+        seed=seed, inputs=inputs, limit=dice.choice(limits), late=dice.random() < 0.7,
         validating_s=dice.choice((1.0, 4.0, 40.0)), rate=dice.choice((1_000, 20_000)), processes=processes,
         faults=tuple((call, dice.randint(1, 6), dice.choice(FAULTS[call])) for call in calls),
         lines=tuple((dice.randint(1, 5), dice.choice(LINES)) for _ in range(dice.choice((0, 0, 1, 2)))),
     )  # fmt: skip
+    if dice.random() < 0.4:
+        return plan
+    return replace(
+        plan, told=dice.choice(("exact", "exact", "none", "high")), second=dice.choice((None, None, *limits)),
+        batches=tuple((dice.randint(1, 4), dice.choice(BATCHES)) for _ in range(dice.choice((0, 0, 1, 2)))),
+        others=tuple(
+            (dice.choice((0.0, 5.0, 20.0)), dice.choice((0.3, 0.6, 1.0)), dice.choice((10.0, 60.0)), dice.random() < 0.5)
+            for _ in range(dice.choice((0, 0, 0, 1, 2)))
+        ),
+        lag_s=dice.choice((0.0, 0.0, 0.0, 5.0, 20.0)), list_lag_s=dice.choice((0.0, 0.0, 0.0, 1.5)),
+    )  # fmt: skip
+
+
+def _size(dice: random.Random) -> int:
+    if dice.random() < 0.97:
+        return dice.choice((1, 10, 10, 20, 30, 40))
+    return 300 if dice.random() < 0.96 else dice.choice((3_000, 3_000, 3_000, 100_000))
 
 
 def smaller(plan: Plan) -> Iterator[Plan]:
@@ -76,6 +125,13 @@ def smaller(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, faults=plan.faults[:i] + plan.faults[i + 1 :])
     for i in range(len(plan.lines)):
         yield replace(plan, lines=plan.lines[:i] + plan.lines[i + 1 :])
+    for name in ("batches", "others"):
+        had = getattr(plan, name)
+        for i in range(len(had)):
+            yield replace(plan, **{name: had[:i] + had[i + 1 :]})
+    for name, usual in (("told", "exact"), ("second", None), ("lag_s", 0.0), ("list_lag_s", 0.0)):
+        if getattr(plan, name) != usual:
+            yield replace(plan, **{name: usual})
     for i, count in enumerate(plan.inputs):
         if count > 1:
             yield replace(plan, inputs=(*plan.inputs[:i], count // 2, *plan.inputs[i + 1 :]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -19,9 +20,9 @@ from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.store import SqlStore
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
-from sluicegate.emulator.config import Account, Fault
+from sluicegate.emulator.config import Account, Change, Fault
 from sluicegate.emulator.model import LIVE
-from sluicegate.errors import StateUnusable
+from sluicegate.errors import Interrupted, ProviderRefused, StateUnusable
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context, Policy
 from tests.simulation.plan import Plan
@@ -36,8 +37,21 @@ inputs has at most."""
 
 def bound_s(plan: Plan) -> float:
     """Virtual seconds within which a plan must be done: three times the lives of a batch that its work needs, and more."""
-    fills = sum(plan.inputs) * USUAL_TOKENS / plan.limit
-    return BOUND_S + 3.0 * fills * (plan.validating_s + 10.0)
+    fills = sum(count * USUAL_TOKENS / plan.limit_of(which) for which, count in enumerate(plan.inputs))
+    bound = (
+        BOUND_S
+        + 3.0 * fills * (plan.validating_s + 10.0 + 3 * plan.lag_s)
+        + sum(plan.inputs) * USUAL_TOKENS / plan.rate
+    )
+    bound += sum(at + for_s for at, _, for_s, _ in plan.others) + len(plan.batches) * 3 * STUCK_S
+    return bound if plan.fair else 3 * bound
+
+
+STUCK_S = 300.0
+"""After so long without a move a batch is taken for stuck."""
+
+REFUSALS_USUAL, REFUSALS_EACH = 12, 12
+"""Refusals in one world that is not fair: at most so many, and so many more for each surprise."""
 
 
 class Broken(BaseException):
@@ -73,11 +87,11 @@ def _template() -> bytes:
         return path.read_bytes()
 
 
-def _write(path: Path, which: int, count: int) -> None:
+def _write(path: Path, which: int, count: int, model: str) -> None:
     with path.open("w") as out:
         for i in range(count):
             content = "word " * (5 + (i * 37 + which * 11) % 90)
-            body = {"model": "m-batch", "messages": [{"role": "user", "content": content}]}
+            body = {"model": model, "messages": [{"role": "user", "content": content}]}
             line = {"custom_id": f"r{which}-{i}", "method": "POST", "url": "/v1/chat/completions", "body": body}
             out.write(json.dumps(line) + "\n")
 
@@ -90,13 +104,24 @@ class _Play:
         (folder / "state" / "s.sqlite3").write_bytes(_template())
         self.store = _Quick(folder / "state" / "s.sqlite3", inline=True)
         for which, count in enumerate(plan.inputs):
-            _write(folder / f"in{which}.jsonl", which, count)
+            _write(folder / f"in{which}.jsonl", which, count, f"m{which % 2 if plan.second is not None else 0}-batch")
         faults = tuple(Fault(on="line", kind=kind, nth=nth) for nth, kind in plan.lines)
+        faults += tuple(
+            Fault(on="batch", kind=kind, nth=nth, seconds=25.0, factor=1.3 if kind == "count" else 1.0)
+            for nth, kind in plan.batches
+        )
+        others = tuple(
+            Change(at_s=at, tokens=int(share * plan.limit), for_s=for_s, listed=listed, deployment="m0-batch")
+            for at, share, for_s, listed in sorted(plan.others)
+        )
         account = Account(
             limit=plan.limit, rate=plan.rate, validating_s=plan.validating_s, fail_fast=not plan.late, headers=False,
-            seed=plan.seed, faults=faults,
+            seed=plan.seed, faults=faults, timetable=others, release_lag_s=plan.lag_s,
         )  # fmt: skip
         self.world = World(account, folder / "provider")
+        self.world.list_lag_s = plan.list_lag_s
+        if plan.second is not None:
+            self.world.model.limits["m1-batch"] = plan.second
         self.locks: dict[str, Fate] = {}
         self.broken: str | None = None
 
@@ -107,11 +132,18 @@ class _Play:
     def check(self) -> None:
         """The promises that hold at every commit."""
         model = self.world.model
-        if model.executed_again:
+        plan = self.plan
+        if model.executed_again and not plan.twins:
             self.fail("a request was executed twice")
-        if model.offered_max > 1.0:
+        if plan.fair and not plan.twins and model.offered_max > 1.0:
             self.fail(f"offered {model.offered_max:.3f} of what fits")
-        theirs = sum(batch.charge for batch in model.batches.values() if batch.status in LIVE)
+        refused = sum(model.refusals.values())
+        surprises = len(plan.others) + len(plan.batches) + (plan.lag_s > 0) + (plan.told != "exact") + plan.twins
+        if refused > (REFUSALS_USUAL + REFUSALS_EACH * surprises if surprises else 0):
+            self.fail(f"{refused} refusals")
+        if plan.twins or any(kind == "count" for _, kind in plan.batches):
+            return
+        theirs = sum(batch.charge for batch in model.batches.values() if batch.status in LIVE and not batch.foreign)
         with self.store._engine.connect() as connection:
             ours = connection.execute(sa.text("SELECT coalesce(sum(reserved + held), 0) FROM ledger")).scalar_one()
         if ours < theirs:
@@ -123,12 +155,12 @@ class _Play:
             clock=VirtualClock(), ids=SeededIds((self.plan.seed, number, attempt)),
             store=Store(self.store, fate, self.check), blobs=Blobs(self.folder / "state", fate),
             workers=Workers(fate), lock=Locks(self.locks, fate), backend=Network(self.world, self.plan, fate),
-            counter=default_counter, policy=Policy(poll_s=2.0, poll_max_s=30.0), instance=fate.name,
+            counter=default_counter, policy=Policy(poll_s=2.0, poll_max_s=30.0, stuck_validating_s=STUCK_S, stuck_in_progress_s=STUCK_S), instance=fate.name,
             listen=lambda event: self.trace.add(f"  {fate.name}: {event.sentence}"),
         )  # fmt: skip
         request = prepare.Request(
             inputs=(str(self.folder / f"in{which}.jsonl"),), output=self.folder / f"out{which}.jsonl",
-            errors=self.folder / f"err{which}.jsonl", cap=self.plan.limit,
+            errors=self.folder / f"err{which}.jsonl", cap={"exact": self.plan.limit_of(which), "none": None, "high": 2 * self.plan.limit_of(which)}[self.plan.told],
         )  # fmt: skip
         try:
             started_at = ctx.clock.now()
@@ -143,7 +175,7 @@ class _Play:
             else:
                 row = known
             await runs.perform(
-                ctx, row, ways=runs.Ways(), stop=asyncio.Event(), show=None, started_at=started_at,
+                ctx, row, ways=runs.Ways(), stop=fate.stop, show=None, started_at=started_at,
                 resumed=known is not None,
             )  # fmt: skip
         finally:
@@ -151,13 +183,12 @@ class _Play:
 
     async def process(self, number: int, which: int, deaths: tuple[tuple[int, str], ...]) -> None:
         await asyncio.sleep(0.3 * number * (self.plan.seed % 3))
-        for attempt, (at, how) in enumerate([*deaths, (0, "never")]):
+        for attempt in itertools.count():
+            at, how = deaths[attempt] if attempt < len(deaths) else (0, "never")
             try:
-                await self.life(number, which, attempt, at, how)
-            except (Died, StateUnusable):
+                return await self.life(number, which, attempt, at, how)
+            except (Died, StateUnusable, Interrupted, ProviderRefused):
                 await asyncio.sleep(0.7)
-                continue
-            return
 
     async def all(self) -> None:
         plan = self.plan
@@ -167,7 +198,7 @@ class _Play:
         except TimeoutError:
             self.fail("work was not done in time")
         await asyncio.sleep(300.0)  # what is still on its way arrives
-        self.world.model.advance(VirtualClock().now())
+        self.world.advance(VirtualClock().now())
         self.check()
         self.at_the_end()
 
@@ -186,7 +217,7 @@ class _Play:
         with self.store._engine.connect() as connection:
             if connection.execute(sa.text("SELECT coalesce(sum(reserved + held), 0) FROM ledger")).scalar_one():
                 self.fail("a reservation outlived its batch")
-        if any(batch.status in LIVE for batch in self.world.model.batches.values()):
+        if any(batch.status in LIVE and not batch.foreign for batch in self.world.model.batches.values()):
             self.fail("a batch that nobody waits for is still at the provider")
 
 

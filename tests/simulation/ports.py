@@ -12,7 +12,7 @@ from typing import Any
 from sluicegate.adapters.blobs import FolderBlobs
 from sluicegate.adapters.store import SqlStore
 from sluicegate.core.lifecycle import Stage
-from sluicegate.errors import OutcomeUnknown, StateUnusable, Throttled, Unavailable
+from sluicegate.errors import CallRefused, OutcomeUnknown, StateUnusable, Throttled, Unavailable
 from tests.simulation.plan import Plan
 from tests.support.simulation import Deaths, Died, ModelBackend, World
 
@@ -36,6 +36,7 @@ class Fate:
 
     def __init__(self, name: str, trace: Trace, at: int, how: str) -> None:
         self.name, self.trace, self.at, self.how = name, trace, at, how
+        self.stop = asyncio.Event()
         self.calls = 0
         self.dead = False
 
@@ -45,6 +46,9 @@ class Fate:
         self.calls += 1
         self.trace.points.add(point)
         self.trace.add(f"{self.name} {point}")
+        if self.calls == self.at and self.how == "stop":
+            self.trace.deaths["stop"] += 1
+            self.stop.set()
         if self.calls == self.at and (self.how == "before" or (self.how in ("torn", "full") and point != "write")):
             self.die(f"{point}:before")
         return self.calls
@@ -195,9 +199,13 @@ class Network:
             raise Throttled("slow down", retry_after_s=3.0)
         if fault in ("503", "reset"):
             raise OutcomeUnknown("reset") if writes else Unavailable("503", status=503)
+        if fault == "400":
+            raise CallRefused("something is wrong today", status=400)
 
         async def later() -> Any:
             await asyncio.sleep({"late": 1.5, "delay": 20.0}.get(fault or "", 0.0))
+            if fault in ("twice", "twice_lost"):
+                await getattr(self._inner, op)(*args, **kwargs)
             return await getattr(self._inner, op)(*args, **kwargs)
 
         # What was sent arrives whether or not the sender lives.
@@ -206,7 +214,7 @@ class Network:
         if fault == "late":
             raise OutcomeUnknown("no answer in time")
         result = await asyncio.shield(sent)
-        if fault == "lost":
+        if fault in ("lost", "twice_lost"):
             raise OutcomeUnknown("the answer was lost") if writes else Unavailable("the answer was lost")
         self._fate.leave(number, op)
         return result

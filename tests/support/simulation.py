@@ -107,6 +107,16 @@ class World:
         self.folder = folder
         self.files: dict[str, tuple[str, Path, InputFacts | None]] = {}
         self.serial = 0
+        self.list_lag_s = 0.0
+
+    def advance(self, now: float) -> None:
+        """Let everything happen that is due; the files of others' new batches appear."""
+        self.model.advance(now)
+        while self.model.new_foreign:
+            batch = self.model.new_foreign.pop(0)
+            path = self.folder / batch.input_file_id
+            results.write_foreign(path, batch, self.model.account.seed)
+            self.files[batch.input_file_id] = ("other.jsonl", path, batch.facts)
 
 
 class ModelBackend:
@@ -123,7 +133,7 @@ class ModelBackend:
         self._deaths.before()
         await asyncio.sleep(0.05)
         now = VirtualClock().now()
-        self._world.model.advance(now)
+        self._world.advance(now)
         return now
 
     def _new(self, kind: str) -> str:
@@ -190,8 +200,12 @@ class ModelBackend:
         )  # fmt: skip
 
     async def list_batches(self, *, after: str | None = None, limit: int = 100) -> BatchPage:
-        await self._call()
-        newest = [self._snapshot(batch) for batch in reversed(self._world.model.batches.values())]
+        listed_until = await self._call() - self._world.list_lag_s
+        newest = [
+            self._snapshot(batch)
+            for batch in reversed(self._world.model.batches.values())
+            if batch.created_at <= listed_until
+        ]
         start = next((i + 1 for i, batch in enumerate(newest) if batch.id == after), 0)
         page = tuple(newest[start : start + limit])
         return BatchPage(batches=page, next_after=page[-1].id if start + limit < len(newest) else None)

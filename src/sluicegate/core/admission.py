@@ -75,7 +75,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admit:
-    """Cut a part of at most ``size`` tokens; ``alone`` marks a request that is let through on margin only.
+    """Cut a part of at most ``size`` tokens; ``alone``: it is an empty gate, and one request may go on margin only.
 
     Attributes:
         size_at_need: For a part of one request that is larger than ``size``: it would wait for ever otherwise.
@@ -111,7 +111,7 @@ def decide(gate: Gate, now: float) -> Admit | HoldBack:
     room = limit - gate.fill
     if gate.fill == 0 and gate.largest > limit:
         return Admit(
-            size=gate.largest, unproven=True, probing=True, alone=True,
+            size=limit, size_at_need=gate.largest, unproven=True, probing=False, alone=True,
             reason=f"one request is estimated at {gate.largest:,} tokens, above the limit of {limit:,} only by the "
             "margin: it goes alone",
         )  # fmt: skip

@@ -328,9 +328,10 @@ def refused(
             the refusal says nothing of the limit and nothing of when the provider frees tokens.
     """
     hold = belief.pace.hold_s or CALM_START_S
-    burst = offered_at <= belief.refused_at
+    burst = offered_at < belief.refused_at
     probed = not probing and belief.probed_at > 0.0 and now < belief.probed_at + hold
-    in_a_row = belief.refused_in_a_row + (0 if probing else 1)
+    step = probing and belief.floor > 0  # beyond a fill that is proven: a refusal was to be expected
+    in_a_row = belief.refused_in_a_row + (0 if step else 1)
     belief = msgspec.structs.replace(
         belief,
         refused_at=now,
@@ -356,7 +357,7 @@ def refused(
     if probed and belief.known is not None:
         # The part before it went beyond the limit on purpose and was let in: wait until that has passed.
         return msgspec.structs.replace(belief, calm_until=now + 0.5 * hold)
-    if probing and belief.floor:
+    if step:
         ceiling = max(fill, belief.floor + 1)
         searched = ceiling <= belief.floor * SEARCH_ENDS_AT
         soft = belief.floor if searched else _between(belief.floor, ceiling)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -21,6 +22,10 @@ from sluicegate.errors import SluicegateError
 from sluicegate.ports import Tx
 from sluicegate.service.context import Context, Policy, Record
 from sluicegate.service.work import Work, requests_of
+
+GIVE_UP_AFTER_S: Final = 600.0
+"""Between two refusals of one request alone at an empty gate, where no number tells the limit: who else holds tokens
+unseen may have gone by then."""
 
 COUNTING = frozenset({Stage.RESERVED, Stage.SUBMITTING, Stage.HELD})
 
@@ -112,7 +117,7 @@ def _turn(
         return verdict
     refusals = tx.parts(run=run.id, deployment=row.id, stages=frozenset({Stage.REFUSED}))
     if verdict.alone:
-        doubly = _refused_alone(refusals, waits, gate.limits.limit or 0)
+        doubly = _refused_alone(refusals, waits, known.known, gate.limits.limit or 0)
         if doubly is not None:
             return TooLarge(part=doubly)
     refused = [part for part in refusals if not part.cleaned]
@@ -224,14 +229,20 @@ def _creates_left(tx: Tx, resource: str, policy: Policy, now: float) -> tuple[in
     return left, None if left > 0 else now + 60
 
 
-def _refused_alone(refused: list[PartRow], waits: Spans, limit: int) -> PartRow | None:
-    """The second refusal of one request that still waits, if there is such a request."""
-    alone = [part for part in refused if part.count == 1 and part.charge > limit and not requests_of(part) - waits]
+def _refused_alone(refused: list[PartRow], waits: Spans, number: int | None, limit: int) -> PartRow | None:
+    """The second refusal of one request that still waits, if there is such a request.
+
+    Args:
+        number: The limit as the provider names it; what is below is never given up. ``limit``: what is taken for the
+            limit where no number is known.
+    """
+    above = limit if number is None else number
+    alone = [part for part in refused if part.count == 1 and part.charge > above and not requests_of(part) - waits]
     seen: dict[str, PartRow] = {}
-    for part in alone:
-        if part.requests in seen:
+    for part in sorted(alone, key=lambda part: part.created_at):
+        first = seen.setdefault(part.requests, part)
+        if part is not first and (number is not None or part.created_at >= first.created_at + GIVE_UP_AFTER_S):
             return part
-        seen[part.requests] = part
     return None
 
 

@@ -38,6 +38,9 @@ from sluicegate.service.work import Work, requests_of, waits_again
 
 FIRST_WAIT_S: Final = 0.2
 LONGEST_WAIT_S: Final = 60.0
+GRACE_LEAST_S, GRACE_MOST_S = 2.0, 15.0
+"""Between the two looks for a create whose answer is missing: one poll, within these bounds. Lists lag behind."""
+
 FILE_PENDING_S: Final = 1_800.0
 """A file that is not processed after this long is given up and sent anew (the SDK's own helper waits as long)."""
 
@@ -314,14 +317,14 @@ async def settle(ctx: Context, work: Work, part: PartRow) -> None:
     """Find out whether a create whose answer is missing was committed, before anything else is tried (D4).
 
     First the provider's list; if it shows nothing, the input file is deleted, so that a create that is still on its
-    way must fail, and the list is read once more.
+    way must fail, and after a grace the list is read once more.
     """
     intent_at = part.intent_at or part.created_at
     found = await _look_for(ctx, part, intent_at)
     if found.batch is None:
         if part.file_id is not None:
             await ctx.backend.delete_file(part.file_id)
-        await ctx.clock.sleep(min(ctx.policy.poll_s, 2.0))
+        await ctx.clock.sleep(min(GRACE_MOST_S, max(GRACE_LEAST_S, ctx.policy.poll_s)))
         found = await _look_for(ctx, part, intent_at)
     if found.batch is None:
         await ctx.store.transact(lambda tx: tx.move_part(part.id, Stage.SUBMITTING, Stage.RESERVED, file_id=None))
