@@ -265,6 +265,9 @@ class Store(Protocol):
         ``function`` must have no effect but through ``Tx`` and may run in another thread.
         """
 
+    async def version(self) -> tuple[int, int]:
+        """Numbers that change when something is committed: through this store, and by others. It costs next to nothing."""
+
     async def close(self) -> None:
         """Close connections."""
 

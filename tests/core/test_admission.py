@@ -108,6 +108,17 @@ def test_a_run_with_its_fair_share_lets_the_other_go_first() -> None:
     assert "fair share" in verdict.reason
 
 
+def test_a_run_without_anything_under_way_may_send_one_request_beyond_its_share() -> None:
+    """Two runs whose requests exceed half of the limit waited for each other for ever."""
+    learned = Allowance(limit=172, source="learned", proven=172, searching=False)
+    verdict = decide(gate(limits=learned, my_share=86, largest=125, waiting=400), 0.0)
+
+    assert isinstance(verdict, Admit) and verdict.size_at_need == 125
+    assert isinstance(
+        decide(gate(limits=learned, my_share=86, largest=125, waiting=400, held=40, mine=40), 0.0), HoldBack
+    )
+
+
 def test_obstacles_are_named() -> None:
     """Paused, creation rate, files, calm after refusals: each holds back with its own sentence."""
     assert "paused" in decide(gate(paused=True), 0.0).reason

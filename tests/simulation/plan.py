@@ -79,7 +79,7 @@ def draw(seed: int) -> Plan:
     inputs = tuple(_size(dice) for _ in range(dice.choice((1, 1, 2))))
     owners = [*range(len(inputs)), *([0] if dice.random() < 0.3 else [])]
     processes = tuple(
-        (which, tuple((dice.randint(1, 130), dice.choice(HOWS)) for _ in range(dice.choice((2, 4, 6, 8)))))
+        (which, tuple((dice.randint(1, 90), dice.choice(HOWS)) for _ in range(dice.choice((4, 8, 12, 16)))))
         for which in owners
     )
     calls = [dice.choice(tuple(FAULTS)) for _ in range(dice.choice((0, 1, 3, 6)))]

@@ -14,8 +14,6 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
-import sqlalchemy as sa
-
 from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.store import SqlStore
 from sluicegate.core.rules import CheckRules
@@ -49,6 +47,8 @@ def bound_s(plan: Plan) -> float:
 
 STUCK_S = 300.0
 """After so long without a move a batch is taken for stuck."""
+
+POLICY = Policy(poll_s=2.0, poll_max_s=30.0, stuck_validating_s=STUCK_S, stuck_in_progress_s=STUCK_S)
 
 REFUSALS_USUAL, REFUSALS_EACH = 12, 12
 """Refusals in one world that is not fair: at most so many, and so many more for each surprise."""
@@ -144,10 +144,14 @@ class _Play:
         if plan.twins or any(kind == "count" for _, kind in plan.batches):
             return
         theirs = sum(batch.charge for batch in model.batches.values() if batch.status in LIVE and not batch.foreign)
-        with self.store._engine.connect() as connection:
-            ours = connection.execute(sa.text("SELECT coalesce(sum(reserved + held), 0) FROM ledger")).scalar_one()
+        ours = self.booked()
         if ours < theirs:
             self.fail(f"our books say {ours}, the provider holds {theirs}")
+
+    def booked(self) -> int:
+        """Tokens that our books say are reserved or held."""
+        row = self.store._connection.execute("SELECT coalesce(sum(reserved + held), 0) FROM ledger").fetchone()
+        return int(row[0])
 
     async def life(self, number: int, which: int, attempt: int, at: int, how: str) -> None:
         fate = Fate(f"p{number}.{attempt}", self.trace, at, how)
@@ -155,12 +159,13 @@ class _Play:
             clock=VirtualClock(), ids=SeededIds((self.plan.seed, number, attempt)),
             store=Store(self.store, fate, self.check), blobs=Blobs(self.folder / "state", fate),
             workers=Workers(fate), lock=Locks(self.locks, fate), backend=Network(self.world, self.plan, fate),
-            counter=default_counter, policy=Policy(poll_s=2.0, poll_max_s=30.0, stuck_validating_s=STUCK_S, stuck_in_progress_s=STUCK_S), instance=fate.name,
+            counter=default_counter, policy=POLICY, instance=fate.name,
             listen=lambda event: self.trace.add(f"  {fate.name}: {event.sentence}"),
         )  # fmt: skip
+        limit = self.plan.limit_of(which)
         request = prepare.Request(
             inputs=(str(self.folder / f"in{which}.jsonl"),), output=self.folder / f"out{which}.jsonl",
-            errors=self.folder / f"err{which}.jsonl", cap={"exact": self.plan.limit_of(which), "none": None, "high": 2 * self.plan.limit_of(which)}[self.plan.told],
+            errors=self.folder / f"err{which}.jsonl", cap={"exact": limit, "none": None, "high": 2 * limit}[self.plan.told],
         )  # fmt: skip
         try:
             started_at = ctx.clock.now()
@@ -214,9 +219,8 @@ class _Play:
                 self.fail(f"input {which}: some requests did not end exactly once")
             if any(sorted(found, key=wanted.index) != found for found in ids):
                 self.fail(f"input {which}: results are out of order")
-        with self.store._engine.connect() as connection:
-            if connection.execute(sa.text("SELECT coalesce(sum(reserved + held), 0) FROM ledger")).scalar_one():
-                self.fail("a reservation outlived its batch")
+        if self.booked():
+            self.fail("a reservation outlived its batch")
         if any(batch.status in LIVE and not batch.foreign for batch in self.world.model.batches.values()):
             self.fail("a batch that nobody waits for is still at the provider")
 

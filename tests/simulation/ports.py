@@ -117,6 +117,11 @@ class Store:
         self._fate.leave(number, "commit")
         return result
 
+    async def version(self) -> tuple[int, int]:
+        if self._fate.dead:
+            raise Died
+        return await self._store.version()
+
     async def close(self) -> None:
         return None
 

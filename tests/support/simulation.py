@@ -253,6 +253,9 @@ class DyingStore:
         self._deaths.behind()
         return result
 
+    async def version(self) -> tuple[int, int]:
+        return await self._store.version()
+
     async def close(self) -> None:
         await self._store.close()
 

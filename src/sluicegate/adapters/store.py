@@ -347,7 +347,7 @@ class SqlStore:
             # isolation_level None: the driver begins nothing by itself, _begin_immediate does.
             connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
         )
-        sa.event.listen(self._engine, "connect", _prepare)
+        sa.event.listen(self._engine, "connect", self._prepare)
         sa.event.listen(self._engine, "begin", _begin_immediate)
         try:
             # One process at a time: SQLite does not wait when two switch a new file to WAL at once.
@@ -407,6 +407,20 @@ class SqlStore:
                 "Free disk space or mend the folder, then start again"
             ) from error
 
+    async def version(self) -> tuple[int, int]:
+        if self._executor is None:
+            return self._version()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._version)
+
+    def _version(self) -> tuple[int, int]:
+        by_others = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return self._connection.total_changes, by_others
+
+    def _prepare(self, connection: sqlite3.Connection, record: object) -> None:
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        self._connection = connection
+
     async def close(self) -> None:
         if self._executor is not None:
             self._executor.shutdown()
@@ -419,11 +433,6 @@ def _alone(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _prepare(connection: sqlite3.Connection, record: object) -> None:
-    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_immediate(connection: sa.Connection) -> None:

@@ -117,6 +117,8 @@ def decide(gate: Gate, now: float) -> Admit | HoldBack:
         )  # fmt: skip
     if gate.my_share is not None:
         mine = gate.my_share - gate.mine
+        if gate.mine == 0:  # one request, though it exceeds the share: it could never go otherwise
+            mine = max(mine, gate.largest)
         if mine < room and mine < min(gate.waiting, gate.largest):
             return HoldBack(reason="this run has its fair share of the limit; another run is waiting too")
         room = min(room, max(mine, 0))

@@ -34,9 +34,16 @@ LANES: Final = 3
 AHEAD: Final = 12
 """Parts of one run that are reserved or under way at most: room is taken at once, though its parts go one by one."""
 
-TICK_S: Final = 1.0
-TICK_SHARED_S: Final = 0.1
-"""Between two turns at most: alone, and while other live runs share a deployment (their looks release for us too)."""
+GLANCE_S: Final = 1.0
+GLANCE_SHARED_S: Final = 0.05
+"""Between two glances at whether another process has committed something (a person's ``pause`` or ``cancel``); more often
+while other live runs share a deployment: their looks release for us too."""
+
+TURN_S: Final = 5.0
+"""Between two turns at most, though nothing is committed: a process that died frees its lock without a word."""
+
+SHOW_S: Final = 1.0
+"""Between two turns at most where somebody watches."""
 
 STOP_WAIT_S: Final = 10.0
 """How long a stop waits for creates whose answer is on its way."""
@@ -348,13 +355,25 @@ class Driver:
         )  # fmt: skip
 
     async def _sleep(self, shared: bool) -> None:
-        """Until something of ours is done, or the next turn is due."""
+        """Until something of ours is done, another process has changed something, or the next turn is due."""
         ctx, state = self._ctx, self._state
         now = ctx.clock.now()
         due = await ctx.store.transact(lambda tx: self._look_due(tx, now))
-        tick = TICK_SHARED_S if shared else TICK_S
-        pause = max(0.01, min(tick, max(due, state.look_again_at) - now))
-        sleeper = asyncio.ensure_future(ctx.clock.sleep(pause))
+        again = [held.until for held in state.reasons.values() if held.until is not None]
+        look_at = max(due, state.look_again_at, now + GLANCE_SHARED_S)
+        soonest = min(at for at in (look_at, *again, *state.collect_again_at.values()) if at > now)
+        until = min(now + (TURN_S if self._show is None else SHOW_S), soonest)
+        seen = await ctx.store.version()
+        while now < until and not state.wake.is_set() and not self._stop.is_set():
+            await self._doze(min(GLANCE_SHARED_S if shared else GLANCE_S, until - now))
+            if await ctx.store.version() != seen:
+                return
+            now = ctx.clock.now()
+
+    async def _doze(self, seconds: float) -> None:
+        """Sleep so long at most; a task that is done or a Ctrl-C wakes."""
+        ctx, state = self._ctx, self._state
+        sleeper = asyncio.ensure_future(ctx.clock.sleep(seconds))
         waiters = [sleeper, asyncio.ensure_future(state.wake.wait()), asyncio.ensure_future(self._stop.wait())]
         try:
             await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
