@@ -16,7 +16,6 @@ from tests.simulation.mutants import MUTANTS
 from tests.simulation.plan import Plan, draw, smaller
 from tests.simulation.play import Outcome, play
 
-
 HUNT_REQUESTS_MAX: Final = 1_000
 """Planted bugs are hunted in worlds of at most so many requests: the large ones take long and show nothing more."""
 

@@ -50,7 +50,7 @@ async def _ids_in(ctx: Context, batch: ProviderBatch) -> array[int]:
         for file_id in sources:
             if file_id is None:
                 continue
-            key = f"foreign/{batch.id}.jsonl"
+            key = f"foreign/{ctx.ids.new('look')}.jsonl"
             try:
                 await ctx.blobs.write(key, ctx.backend.download(file_id))
                 hashes.extend(await ctx.workers.blocking(_hashes, ctx.blobs.path(key)))

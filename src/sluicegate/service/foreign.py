@@ -66,7 +66,7 @@ async def observe(ctx: Context, resource: str, batches: list[ProviderBatch]) -> 
 async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: float) -> ForeignRow:
     """What a batch of others holds: from its file's content, else its bytes, else its number of requests."""
     deployment, tokens, quarters, basis = batch.model, 0, 0, "content"
-    path = ctx.blobs.path(f"foreign/{batch.id}.jsonl")
+    key = f"foreign/{ctx.ids.new('look')}.jsonl"  # of this look: another process may read the same batch now
     try:
         assert batch.input_file_id is not None
         size = (await ctx.backend.file(batch.input_file_id)).bytes
@@ -74,10 +74,10 @@ async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: floa
             tokens = quarters = size // 4
             basis = "bytes"
         else:
-            await ctx.blobs.write(f"foreign/{batch.id}.jsonl", ctx.backend.download(batch.input_file_id))
+            await ctx.blobs.write(key, ctx.backend.download(batch.input_file_id))
             seen = await inspect(
-                [InputSource(name=batch.id, path=path)], rules=lenient_rules(ctx.backend.dialect, ctx.policy.models),
-                workers=ctx.workers, counter=ctx.counter,
+                [InputSource(name=batch.id, path=ctx.blobs.path(key))],
+                rules=lenient_rules(ctx.backend.dialect, ctx.policy.models), workers=ctx.workers, counter=ctx.counter,
             )  # fmt: skip
             index = seen.indexes[0]
             tokens, quarters = sum(index.tokens), sum(c // 4 for c in index.chars)
@@ -92,7 +92,7 @@ async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: floa
         tokens = quarters = max(1, batch.requests_total) * USUAL_REQUEST_TOKENS
         basis = "counts"
     finally:
-        await ctx.blobs.delete(f"foreign/{batch.id}.jsonl")
+        await ctx.blobs.delete(key)
     return ForeignRow(
         provider_batch=batch.id, resource=resource, deployment=deployment or ANY, status=batch.status.value,
         tokens=tokens, quarter_chars=quarters, basis=basis, seen_at=now,
