@@ -36,6 +36,7 @@ class Plan:
         told: What the person says of the limit: ``exact``, ``none``, or ``high`` (twice as high).
         second: The limit of the deployment of every second input, None where all inputs go to one.
         batches: (number of the batch, kind of fault); ``others``: (from when, share of the limit, for how long, listed).
+        wire: Through the real adapter and SDK, to the emulator's HTTP surface.
         lag_s: How long tokens count after a batch's end; ``list_lag_s``: how long a batch is in no list.
     """
 
@@ -54,6 +55,7 @@ class Plan:
     others: tuple[tuple[float, float, float, bool], ...] = ()
     lag_s: float = 0.0
     list_lag_s: float = 0.0
+    wire: bool = False
 
     @property
     def fair(self) -> bool:
@@ -92,6 +94,8 @@ def draw(seed: int) -> Plan:
         faults=tuple((call, dice.randint(1, 6), dice.choice(FAULTS[call])) for call in calls),
         lines=tuple((dice.randint(1, 5), dice.choice(LINES)) for _ in range(dice.choice((0, 0, 1, 2)))),
     )  # fmt: skip
+    if dice.random() < 0.1 and sum(inputs) <= 300:
+        plan = replace(plan, wire=True)
     if dice.random() < 0.4:
         return plan
     return replace(
@@ -129,7 +133,7 @@ def smaller(plan: Plan) -> Iterator[Plan]:
         had = getattr(plan, name)
         for i in range(len(had)):
             yield replace(plan, **{name: had[:i] + had[i + 1 :]})
-    for name, usual in (("told", "exact"), ("second", None), ("lag_s", 0.0), ("list_lag_s", 0.0)):
+    for name, usual in (("told", "exact"), ("second", None), ("lag_s", 0.0), ("list_lag_s", 0.0), ("wire", False)):
         if getattr(plan, name) != usual:
             yield replace(plan, **{name: usual})
     for i, count in enumerate(plan.inputs):

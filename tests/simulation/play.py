@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from unittest import mock
@@ -25,6 +26,7 @@ from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context, Policy
 from tests.simulation.plan import Plan
 from tests.simulation.ports import Blobs, Fate, Locks, Network, Store, Trace, Workers
+from tests.simulation.wire import FAULTS_HERE, KINDS_HERE, WireWorld, one_thread
 from tests.support.simulation import Died, SeededIds, VirtualClock, VirtualLoop, World
 
 BOUND_S = 900.0
@@ -96,6 +98,18 @@ def _write(path: Path, which: int, count: int, model: str) -> None:
             out.write(json.dumps(line) + "\n")
 
 
+def _on_the_wire(plan: Plan) -> tuple[Fault, ...]:
+    """The plan's faults that the emulator makes."""
+    found = [
+        Fault(on=FAULTS_HERE[call], kind=KINDS_HERE[kind], nth=nth)
+        for call, nth, kind in plan.faults
+        if call in FAULTS_HERE and kind in KINDS_HERE
+    ]
+    if plan.list_lag_s:
+        found.append(Fault(on="list", kind="lag", times=0, seconds=plan.list_lag_s))
+    return tuple(found)
+
+
 class _Play:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.folder, self.trace = plan, folder, Trace()
@@ -118,8 +132,12 @@ class _Play:
             limit=plan.limit, rate=plan.rate, validating_s=plan.validating_s, fail_fast=not plan.late, headers=False,
             seed=plan.seed, faults=faults, timetable=others, release_lag_s=plan.lag_s,
         )  # fmt: skip
-        self.world = World(account, folder / "provider")
-        self.world.list_lag_s = plan.list_lag_s
+        self.world: World | WireWorld
+        if plan.wire:
+            self.world = WireWorld(replace(account, faults=faults + _on_the_wire(plan)), folder / "provider")
+        else:
+            self.world = World(account, folder / "provider")
+            self.world.list_lag_s = plan.list_lag_s
         if plan.second is not None:
             self.world.model.limits["m1-batch"] = plan.second
         self.locks: dict[str, Fate] = {}
@@ -234,7 +252,7 @@ def play(plan: Plan) -> Outcome:
     broken: str | None = None
     one = _Play(plan, folder)
     try:
-        with mock.patch("os.fsync"):
+        with mock.patch("os.fsync"), one_thread(plan.seed) if plan.wire else nullcontext():
             loop.run_until_complete(one.all())
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):

@@ -14,6 +14,7 @@ from sluicegate.adapters.store import SqlStore
 from sluicegate.core.lifecycle import Stage
 from sluicegate.errors import CallRefused, OutcomeUnknown, StateUnusable, Throttled, Unavailable
 from tests.simulation.plan import Plan
+from tests.simulation.wire import FAULTS_HERE, KINDS_HERE, WireWorld
 from tests.support.simulation import Deaths, Died, ModelBackend, World
 
 
@@ -178,8 +179,10 @@ class Workers:
 class Network:
     """The Backend port of one process, in front of the World that all share."""
 
-    def __init__(self, world: World, plan: Plan, fate: Fate) -> None:
-        self._inner = ModelBackend(world, Deaths(None, after=False))
+    def __init__(self, world: World | WireWorld, plan: Plan, fate: Fate) -> None:
+        self._inner: Any = (
+            world.backend() if isinstance(world, WireWorld) else ModelBackend(world, Deaths(None, after=False))
+        )
         self._plan, self._fate = plan, fate
         self.resource, self.dialect = self._inner.resource, self._inner.dialect
 
@@ -192,7 +195,8 @@ class Network:
     def _fault(self, op: str) -> str | None:
         calls = self._fate.trace.calls
         calls[op] += 1
-        return next((kind for call, nth, kind in self._plan.faults if (call, nth) == (op, calls[op])), None)
+        kind = next((kind for call, nth, kind in self._plan.faults if (call, nth) == (op, calls[op])), None)
+        return None if self._plan.wire and op in FAULTS_HERE and kind in KINDS_HERE else kind
 
     async def _call(self, op: str, /, *args: Any, **kwargs: Any) -> Any:
         number = self._fate.enter(op)
