@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-gateway simulate mutants test test-all contract bench lock dist clean
+.PHONY: help demo demo-gateway simulate simulate-twice mutants test test-all contract bench lock dist clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ FIRST ?= 1
 
 simulate: $(VENV)/.dev ## Simulated worlds with crashes: SEEDS=10000 FIRST=1 (docs/simulation.md)
 	PYTHONHASHSEED=0 PYTHONWARNINGS=ignore $(BIN)/python -m tests.simulation simulate --seeds $(SEEDS) --first $(FIRST)
+
+simulate-twice: $(VENV)/.dev ## The same seeds twice: equal traces, byte for byte
+	PYTHONHASHSEED=0 PYTHONWARNINGS=ignore $(BIN)/python -m tests.simulation same --seeds 100
 
 mutants: $(VENV)/.dev ## Planted bugs, each of which the simulation must find
 	PYTHONHASHSEED=0 PYTHONWARNINGS=ignore $(BIN)/python -m tests.simulation mutants

@@ -14,7 +14,7 @@ from sluicegate.adapters.store import SqlStore
 from sluicegate.core import belief
 from sluicegate.core.report import RunResult
 from sluicegate.emulator.config import Account, Change
-from tests.support.simulation import Deaths, Died, VirtualLoop, World, life, trace
+from tests.simulation.world import Deaths, Died, VirtualLoop, World, life, trace
 
 # A process that dies leaves its tasks where they were; what the garbage collector says of them is no finding.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

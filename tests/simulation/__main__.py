@@ -1,4 +1,4 @@
-"""``python -m tests.simulation simulate|replay|mutants`` (docs/simulation.md)."""
+"""``python -m tests.simulation simulate|same|replay|mutants`` (docs/simulation.md)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from sluicegate.core.lifecycle import TRANSITIONS
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.plan import Plan, draw, smaller
 from tests.simulation.play import Outcome, play
+
+COVERED_BY: Final = 2_000
+"""So many seeds must die at every failpoint and see every legal transition."""
 
 HUNT_REQUESTS_MAX: Final = 1_000
 """Planted bugs are hunted in worlds of at most so many requests: the large ones take long and show nothing more."""
@@ -65,11 +68,27 @@ def simulate(first: int, seeds: int) -> int:
     print(f"hash {digest.hexdigest()}")
     print(f"failpoints {len(wanted & set(deaths))} of {len(wanted)}; never died at {sorted(wanted - set(deaths))}")
     print(f"transitions {len(legal & moves)} of {len(legal)}; never seen {sorted(legal - moves)}")
+    complete = wanted <= set(deaths) and legal <= moves
+    if seeds >= COVERED_BY and not complete:
+        print("not everything was covered")
     if failed:
         least = shrink(draw(failed[0]))
         print(f"shortest found for seed {failed[0]}: {least.broken}\n  {least.plan}")
         print(f"replay: PYTHONHASHSEED=0 python -m tests.simulation replay --first {failed[0]}")
-    return 1 if failed else 0
+    return 1 if failed or (seeds >= COVERED_BY and not complete) else 0
+
+
+def same(first: int, seeds: int) -> int:
+    """Play seeds twice, in two processes each: the traces must be equal, byte for byte."""
+    hashes: list[str] = []
+    for _ in range(2):
+        digest = hashlib.sha256()
+        with get_context("fork").Pool(os.cpu_count()) as pool:
+            for brief in pool.imap(_brief, range(first, first + seeds)):
+                digest.update(brief[2].encode())
+        hashes.append(digest.hexdigest())
+        print(f"{seeds} seeds: hash over all traces {hashes[-1]}", flush=True)
+    return 0 if len(set(hashes)) == 1 else 1
 
 
 STARTS: Final = (1, 20_001, 40_001)
@@ -109,12 +128,14 @@ def mutants(seeds: int) -> int:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
-    parser.add_argument("what", choices=("simulate", "replay", "mutants"))
+    parser.add_argument("what", choices=("simulate", "same", "replay", "mutants"))
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=1_000)
     given = parser.parse_args()
     if given.what == "simulate":
         return simulate(given.first, given.seeds)
+    if given.what == "same":
+        return same(given.first, given.seeds)
     if given.what == "mutants":
         return mutants(given.seeds)
     one = play(draw(given.first))

@@ -27,7 +27,7 @@ from sluicegate.service.context import Context, Policy
 from tests.simulation.plan import Plan
 from tests.simulation.ports import Blobs, Fate, Locks, Network, Store, Trace, Workers
 from tests.simulation.wire import FAULTS_HERE, KINDS_HERE, WireWorld, one_thread
-from tests.support.simulation import Died, SeededIds, VirtualClock, VirtualLoop, World
+from tests.simulation.world import Died, SeededIds, VirtualClock, VirtualLoop, World
 
 BOUND_S = 900.0
 USUAL_TOKENS = 100

@@ -15,7 +15,7 @@ from sluicegate.core.lifecycle import Stage
 from sluicegate.errors import CallRefused, OutcomeUnknown, StateUnusable, Throttled, Unavailable
 from tests.simulation.plan import Plan
 from tests.simulation.wire import FAULTS_HERE, KINDS_HERE, WireWorld
-from tests.support.simulation import Deaths, Died, ModelBackend, World
+from tests.simulation.world import Deaths, Died, ModelBackend, World
 
 
 @dataclass

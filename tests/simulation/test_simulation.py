@@ -1,7 +1,10 @@
 """Seeded worlds with crashes keep every promise (docs/simulation.md)."""
 
+from dataclasses import replace
+
 import pytest
 
+from tests.simulation.__main__ import shrink
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.plan import Plan, draw
 from tests.simulation.play import play
@@ -35,6 +38,28 @@ def test_requests_as_large_as_a_part_do_not_wait_for_ever() -> None:
         seed=1, inputs=(10,), limit=600, late=True, validating_s=1.0, rate=100, processes=((0, ()),), faults=(), lines=(),
     )  # fmt: skip
     assert play(plan).broken is None
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_a_seed_keeps_every_promise_through_the_real_adapter_and_sdk(seed: int) -> None:
+    """The emulator's HTTP surface on an in-memory transport; the trace is the same each time."""
+    plan = replace(draw(seed), wire=True)
+    first = play(plan)
+    assert first.broken is None
+    assert play(plan).hash == first.hash
+
+
+def test_a_failure_is_shrunk_and_still_fails() -> None:
+    """Fewer requests, faults and deaths, and the same bug is still found by the shorter plan alone."""
+    with MUTANTS["a hold that frees the reservation"]():
+        seed = next(seed for seed in range(1, 11) if play(draw(seed)).broken)
+        before, least = draw(seed), shrink(draw(seed))
+
+        assert least.broken and play(least.plan).broken == least.broken
+        assert sum(least.plan.inputs) <= sum(before.inputs)
+        assert sum(len(deaths) for _, deaths in least.plan.processes) == 0
+        assert not least.plan.faults and not least.plan.lines
+    assert play(least.plan).broken is None
 
 
 @pytest.mark.parametrize("name", ["a hold that frees the reservation", "off by one in a byte range"])

@@ -18,7 +18,7 @@ from sluicegate.adapters.connect import connect
 from sluicegate.emulator.config import Account
 from sluicegate.emulator.server import Emulator
 from sluicegate.emulator.wire import TRANSPORT
-from tests.support.simulation import VirtualClock
+from tests.simulation.world import VirtualClock
 
 CALL_S: Final = 0.05
 FAULTS_HERE: Final = {
