@@ -133,6 +133,8 @@ TIMES = [
     Times("Azure doc sample, 3 lines", "azure", "azure-sample-times", (365, 365), (677, 677), (768, 768)),
     Times("Azure doc sample 2", "azure", "azure-tailed-times", (297, 297), (443, 443), (537, 537)),
     Times("Azure July 2024 walkthrough", "azure", "azure-2024-times", (60, 60), (180, 180), (240, 240)),
+    Times("Azure blob sample", "azure", "azure-blob-times", (120, 120), (120, 300), (120, 400)),
+    Times("Azure user, 2 lines", "azure", "azure-user-times", (1, 600), (1, 600), (540, 660)),
     Times("OpenAI spec sample, 100 lines", "openai", "openai-sample-times", (5, 5), (21_600, 21_700), (21_630, 21_730)),
     Times("OpenAI, tiny batches in CI", "openai", "openai-ci-times", (1, 30), (480, 800), (540, 800)),
 ]

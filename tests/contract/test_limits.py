@@ -68,6 +68,35 @@ def test_f3_1_input_files_with_expiry_have_a_limit_of_their_own(ordered: Order, 
 
 
 @pytest.mark.emulator_only
+@pytest.mark.parametrize("name", ["azure", "openai"])
+def test_f3_1_upload_rate(ordered: Order, name: str) -> None:
+    """F§3.1 upload rate: one more than allowed is answered with 429 and both retry headers; a minute later it goes."""
+    server = ordered(name, clock="hand", uploads_per_minute=2)
+    assert all(server.surface.post_file(b"").is_success for _ in range(2))
+    over = server.surface.post_file(b"")
+
+    assert over.status_code == 429
+    assert int(over.headers["retry-after"]) == 60
+    server.provider.post("/_emulator/clock", advance=60)
+    assert server.surface.post_file(b"").is_success
+
+
+@pytest.mark.parametrize(("what", "fields"), [
+    ("2049 messages", {"messages": [{"role": "user", "content": "a"}] * 2_049}),
+    ("129 tools", {"tools": [{"type": "function", "function": {"name": "f"}}] * 129}),
+    ("51 images", {"messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}] * 51}]}),
+])  # fmt: skip
+def test_f3_1_of_one_request_on_azure(azure_surface: Surface, what: str, fields: dict[str, Any]) -> None:
+    """F§3.1 images per request (50), chat messages and tools (2,048 and 128): one more fails the batch, as many do not."""
+    batch = azure_surface.run(azure_surface.line(**fields))
+
+    assert batch["status"] == "failed"
+    assert (batch["errors"]["data"][0]["code"], batch["errors"]["data"][0]["line"]) == ("invalid_request", 1)
+    assert what in batch["errors"]["data"][0]["message"]
+
+
+@pytest.mark.emulator_only
 @every_azure
 def test_f3_1_output_files_do_not_count(ordered: Order, name: str) -> None:
     """F§3.1: input files only, by the current documents."""

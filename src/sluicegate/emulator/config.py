@@ -87,7 +87,7 @@ class Account:
         files_max, files_expiring_max: Input files kept at once, without and with an expiry.
         upload_bytes_max: Of one ``POST /files``; OpenAI takes larger files than a batch may have (F§3.1).
         requests_max, file_bytes_max: Of one input file. ``enqueued_requests_max``: of a model's embeddings batches (OpenAI).
-        calls_per_minute: More are answered with 429.
+        calls_per_minute: More are answered with 429. ``uploads_per_minute``: of input files (Azure 1,800, OpenAI 1,000).
         keys: Accepted keys, empty for any; ``read_only_keys`` get 403 where they write.
         entra_key: Secret that signs Bearer tokens (HS256); then a Bearer token has to be such a one on Azure.
         created_status: Of a create on Azure's dated surface (F§1.2: documented as 201, seen as 200).
@@ -129,6 +129,7 @@ class Account:
     creates_per_hour: int | None = None
     enqueued_requests_max: int = 1_000_000
     calls_per_minute: int | None = None
+    uploads_per_minute: int | None = None
     keys: tuple[str, ...] = ()
     read_only_keys: tuple[str, ...] = ()
     entra_key: str | None = None
@@ -157,6 +158,7 @@ class Account:
             upload_bytes_max=self.upload_bytes_max or (self.file_bytes_max if azure else GENERAL_FILE_BYTES_MAX),
             requests_max=self.requests_max or (100_000 if azure else 50_000),
             creates_per_hour=self.creates_per_hour or (None if azure else 2_000),
+            uploads_per_minute=self.uploads_per_minute or (1_800 if azure else 1_000),
             expire_s=self.expire_s if self.expire_s is not None or azure else DAY_S,
             headers=self.headers and azure,
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from array import array
 from bisect import bisect_right
-from collections import deque
 from itertools import accumulate
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from sluicegate.emulator.batch import LIVE, Batch, InputFacts, Refused
 from sluicegate.emulator.books import DeploymentBooks, books_json, timeline
 from sluicegate.emulator.config import BATCH_TYPES, Account, Change
 from sluicegate.emulator.faults import FaultBook
+from sluicegate.emulator.rates import Window
 from sluicegate.emulator.service import delay, factor_at, next_factor_at, speeds
 
 __all__ = ["LIVE", "Batch", "InputFacts", "Model", "Refused"]
@@ -43,7 +43,7 @@ class Model:
         self.default_limit = account.limit
         self.rate = account.rate
         self.faults = FaultBook(account.faults, account.seed)
-        self._created: deque[float] = deque()
+        self._creates = Window(account.creates_per_hour, HOUR_S)
         self._ours = 0
         self._theirs = 0
         self._began: float | None = None
@@ -125,10 +125,8 @@ class Model:
         self._began = now if self._began is None else self._began
         self.advance(now)
         account = self.account
-        while self._created and self._created[0] <= now - HOUR_S:
-            self._created.popleft()
-        if account.creates_per_hour is not None and len(self._created) >= account.creates_per_hour:
-            wait = self._created[0] + HOUR_S - now
+        wait = self._creates.wait_s(now)
+        if wait is not None:
             raise Refused(429, "rate_limit_exceeded", "Too many batches were created in the last hour.", wait)
         number = self._ours + 1
         fault = self.faults.hit("batch", deployment=facts.deployment, batch=number, count=False)
@@ -147,7 +145,7 @@ class Model:
             raise Refused(400, "token_limit_exceeded", self.refusal_text(facts.deployment, limit))
         self.faults.hit("batch", deployment=facts.deployment, batch=number)
         self._ours = number
-        self._created.append(now)
+        self._creates.add(now)
         slower = 0.0
         if fault is not None:
             batch.fault = fault.kind

@@ -91,6 +91,16 @@ PRESETS: Final[dict[str, Preset]] = {
             "spread": 1.0,
         },
     ),
+    "azure-blob-times": Preset(
+        imitates="the sample with blob input: still validating after two minutes; what comes after is a choice",
+        source="Azure OpenAI, batch with blob storage (F§2.2)",
+        fields={"validating_s": 120.0, "start_s": 120.0, "finalizing_s": 60.0, "rate": 0.0},
+    ),
+    "azure-user-times": Preset(
+        imitates="a user's two lines: about ten minutes in all; how they divide is a choice",
+        source="Microsoft Q&A 2203082 (F§2.2)",
+        fields={"validating_s": 300.0, "start_s": 240.0, "finalizing_s": 60.0, "rate": 0.0},
+    ),
     "openai-sample-times": Preset(
         imitates="the reference's sample of 100 lines: 5 s, six hours, 30 s",
         source="OpenAI API reference, Batch object (F§2.2)",

@@ -197,10 +197,28 @@ def _scan_line(line: bytes, number: int, facts: InputFacts, seen: set[int], acco
         return _problem("invalid_request", f"The method '{request.method}' is not supported.", number, "method")
     if account.dialect == "openai" and request.url.endswith("/chat/completions") and not body.get("messages"):
         return _problem("invalid_request", "Messages parameter is required.", number, "body.messages")
+    if account.dialect == "azure" and (excess := _too_many(body)) is not None:
+        return _problem("invalid_request", excess, number, "body")
     given = body.get("input")
     facts.inputs += len(given) if isinstance(given, list) and not all(isinstance(x, int) for x in given) else 1
     raw = bytes(request.body)
     facts.quarter_chars += (len(raw) if raw.isascii() else len(raw.decode())) // 4
+    return None
+
+
+def _too_many(body: dict[str, Any]) -> str | None:
+    """Azure's limits of one request (F§3.1); the texts are a choice."""
+    messages, tools = body.get("messages"), body.get("tools")
+    messages, tools = messages if isinstance(messages, list) else [], tools if isinstance(tools, list) else []
+    contents = [one["content"] for one in messages if isinstance(one, dict) and isinstance(one.get("content"), list)]
+    parts = [part for content in contents for part in content]
+    images = sum(1 for part in parts if isinstance(part, dict) and part.get("type") in ("image_url", "input_image"))
+    for count, most, what in (
+        (len(messages), AZURE.messages, "messages"), (len(tools), AZURE.tools, "tools"),
+        (images, AZURE.images_per_request, "images"),
+    ):  # fmt: skip
+        if most is not None and count > most:
+            return f"The request has {count} {what}; at most {most} are allowed."
     return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ from sluicegate.emulator.http_files import FileEndpoints
 from sluicegate.emulator.http_synchronous import NO_DEPLOYMENT, SynchronousEndpoints
 from sluicegate.emulator.http_uploads import UploadEndpoints
 from sluicegate.emulator.provider import Provider
+from sluicegate.emulator.rates import Window
 from sluicegate.emulator.wire import SURFACES, Hangup, Problem, Surface, common_headers, envelope
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -47,7 +47,8 @@ class Emulator:
     def __init__(self, account: Account, folder: Path, function: Callable[[dict[str, Any]], Any] | None = None) -> None:
         self.provider = Provider(account, folder, function)
         self._others = [(name, Emulator(other, folder / name, function)) for name, other in account.resources]
-        self._recent: deque[float] = deque()
+        self._calls = Window(account.calls_per_minute, MINUTE_S)
+        self._uploads = Window(self.provider.account.uploads_per_minute, MINUTE_S)
 
     def app(self) -> Starlette:
         """The routes."""
@@ -112,7 +113,9 @@ class Emulator:
         if surface.dated and surface.azure and "api-version" not in request.query_params:
             raise Problem(404, "404", "Resource not found")
         auth.check(request, surface, provider.account, provider.now())
-        self._count_call()
+        self._count(self._calls, "requests")
+        if on == "upload" and request.url.path.endswith("/files"):
+            self._count(self._uploads, "file uploads")
         fault = provider.model.faults.hit(on) if on is not None and request.method != "HEAD" else None
         request.state.fault = fault
         if fault is None:
@@ -127,28 +130,22 @@ class Emulator:
         answer = await handler(request)
         return Hangup() if fault.kind == "lost" else answer
 
-    def _count_call(self) -> None:
-        most = self.provider.account.calls_per_minute
-        if most is None:
-            return
+    def _count(self, window: Window, what: str) -> None:
         now = self.provider.now()
-        while self._recent and self._recent[0] <= now - MINUTE_S:
-            self._recent.popleft()
-        if len(self._recent) >= most:
-            raise Problem(429, "rate_limit_exceeded", f"Rate limit reached for requests. Limit: {most} / min.",
-                          after=self._recent[0] + MINUTE_S - now)  # fmt: skip
-        self._recent.append(now)
+        wait_s = window.wait_s(now)
+        if wait_s is not None:
+            text = f"Rate limit reached for {what}. Limit: {window.most} / min."
+            raise Problem(429, "rate_limit_exceeded", text, after=wait_s)
+        window.add(now)
 
     def _rate_headers(self) -> dict[str, str]:
         """As OpenAI sends them with its synchronous calls; only where ``calls_per_minute`` is set."""
-        most = self.provider.account.calls_per_minute
-        if most is None:
+        if self._calls.most is None:
             return {}
-        reset = max(0.0, self._recent[0] + MINUTE_S - self.provider.now()) if self._recent else 0.0
         return {
-            "x-ratelimit-limit-requests": str(most),
-            "x-ratelimit-remaining-requests": str(max(0, most - len(self._recent))),
-            "x-ratelimit-reset-requests": f"{reset:.0f}s",
+            "x-ratelimit-limit-requests": str(self._calls.most),
+            "x-ratelimit-remaining-requests": str(self._calls.left),
+            "x-ratelimit-reset-requests": f"{self._calls.reset_s(self.provider.now()):.0f}s",
         }
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
