@@ -226,3 +226,25 @@ def test_beliefs_survive_their_row(known: int, floor: int, factor: float) -> Non
     assert b.load(b.dump(belief)) == belief
     assert b.load(None) == Belief()
     assert msgspec.json.decode(b.dump(belief))["known"] == known
+
+
+def test_a_refused_probe_does_not_excuse_the_refusal_after_it() -> None:
+    """Only a probe that was let in explains why less fits for a while; else the provider frees tokens late."""
+    start = Belief(
+        known=1_500, known_source="refusal", floor=1_300, pace=b.Pace(hold_s=4.0), released_at=1.0, reuse_proven=True
+    )
+    probed = b.refused(start, 100.0, offered_at=98.0, fill=2_700, others=1_700, limit=1_500, freed=0.0, probing=True)
+    after = b.refused(probed, 102.0, offered_at=100.1, fill=800, others=500, limit=1_500, freed=0.0, probing=False)
+
+    assert after.release_lag_s == 16.0
+    assert after.lag_s(103.0) == 16.0
+
+
+def test_a_lag_that_one_part_disproved_is_doubted_at_the_next_release() -> None:
+    """Three parts try then, not a whole gateful: the one may have fitted beside what is still counted."""
+    lagging = Belief(known=1_500, known_source="header", floor=1_300, release_lag_s=16.0, lag_until=100.0, released_at=1.0,
+                     reuse_proven=True)  # fmt: skip
+    after = b.accepted(lagging, 110.0, fill=300, proven=300, offered_at=105.0, probing=False)
+
+    assert after.release_lag_s == 0.0
+    assert after.cautious_parts(111.0, 3) == 3

@@ -295,7 +295,9 @@ def accepted(belief: Belief, now: float, *, fill: int, proven: int, offered_at: 
         ceiling=ceiling,
         refused_in_a_row=0,
         probed_at=now if probing else belief.probed_at,
-        reuse_proven=belief.reuse_proven or 0.0 < belief.released_at < offered_at,
+        # A lag that one part has disproved is doubted at the next release as at the very first one.
+        released_at=now if tried else belief.released_at,
+        reuse_proven=not tried and (belief.reuse_proven or 0.0 < belief.released_at < offered_at),
         probe_backoff=1.0 if proven > belief.floor and belief.refused_at else belief.probe_backoff,
         reach=min(REACH_MOST, belief.reach * GROWTH) if probing and known is not None else belief.reach,
     )
@@ -336,7 +338,6 @@ def refused(
         belief,
         refused_at=now,
         refused_in_a_row=belief.refused_in_a_row if burst else in_a_row,
-        probed_at=now if probing else belief.probed_at,
         probe_backoff=min(16.0, belief.probe_backoff * 1.5) if probing else belief.probe_backoff,
         reach=PROBE_BEYOND,
     )
