@@ -233,8 +233,9 @@ class Driver:
         if part.status == "failed" and (part.error or "").startswith(NO_DEPLOYMENT):
             await collector.give_back(ctx, part)
             name = self._work.deployment_of(part.group)
+            why = (part.error or "").rstrip(".")
             raise DeploymentNotFound(
-                f"the provider cannot run batches on {name!r}: {part.error}. On Azure, `model` is the name of a Global "
+                f"the provider cannot run batches on {name!r}: {why}. On Azure, `model` is the name of a Global "
                 "Batch or Data Zone Batch deployment of this very resource; --deployment NAME sends every line to one. "
                 "The same command goes on once that is mended"
             )
