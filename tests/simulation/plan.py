@@ -17,9 +17,9 @@ FAULTS: Final = {
     "file": ("503",),
     "delete_file": ("503", "lost"),
     "find_files": ("503",),
-    "download": ("broken", "503"),
+    "download": ("broken", "503", "truncated", "corrupt"),
 }
-LINES: Final = ("missing", "doubled", "unknown", "0", "429", "500")
+LINES: Final = ("missing", "doubled", "unknown", "swapped", "content_filter", "0", "429", "500")
 BATCHES: Final = ("expire", "stuck_validating", "stuck_in_progress", "slow_validating", "release_late", "count")
 """Faults of whole batches; ``release_late`` and ``slow_validating`` take 25 s, ``count`` counts 1.3 per token."""
 
@@ -37,6 +37,7 @@ class Plan:
         second: The limit of the deployment of every second input, None where all inputs go to one.
         batches: (number of the batch, kind of fault); ``others``: (from when, share of the limit, for how long, listed).
         wire: Through the real adapter and SDK, to the emulator's HTTP surface.
+        changes: (when, by what the limit of the first deployment is multiplied from then on).
         lag_s: How long tokens count after a batch's end; ``list_lag_s``: how long a batch is in no list.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     second: int | None = None
     batches: tuple[tuple[int, str], ...] = ()
     others: tuple[tuple[float, float, float, bool], ...] = ()
+    changes: tuple[tuple[float, float], ...] = ()
     lag_s: float = 0.0
     list_lag_s: float = 0.0
     wire: bool = False
@@ -61,14 +63,18 @@ class Plan:
     def fair(self) -> bool:
         """Whether the person told the limit, the provider keeps to it, and nobody else takes of it."""
         odd = {"count", "release_late"}
-        return (
-            self.told == "exact" and not self.others and not self.lag_s and odd.isdisjoint(k for _, k in self.batches)
-        )
+        kept = not self.changes and not self.lag_s and odd.isdisjoint(kind for _, kind in self.batches)
+        return self.told == "exact" and kept and not self.others
 
     @property
     def twins(self) -> bool:
         """Whether the provider commits a create twice."""
         return any(kind.startswith("twice") for _, _, kind in self.faults)
+
+    @property
+    def damaged_twice(self) -> bool:
+        """Whether two downloads may be damaged alike, so that nobody can tell that from what the provider has."""
+        return sum(kind in ("truncated", "corrupt") for _, _, kind in self.faults) > 1
 
     def limit_of(self, which: int) -> int:
         """The limit of an input's deployment."""
@@ -105,6 +111,7 @@ def draw(seed: int) -> Plan:
             (dice.choice((0.0, 5.0, 20.0)), dice.choice((0.3, 0.6, 1.0)), dice.choice((10.0, 60.0)), dice.random() < 0.5)
             for _ in range(dice.choice((0, 0, 0, 1, 2)))
         ),
+        changes=tuple((dice.choice((3.0, 30.0)), dice.choice((0.5, 0.5, 3.0))) for _ in range(dice.choice((0, 0, 0, 1)))),
         lag_s=dice.choice((0.0, 0.0, 0.0, 5.0, 20.0)), list_lag_s=dice.choice((0.0, 0.0, 0.0, 1.5)),
     )  # fmt: skip
 
@@ -129,7 +136,7 @@ def smaller(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, faults=plan.faults[:i] + plan.faults[i + 1 :])
     for i in range(len(plan.lines)):
         yield replace(plan, lines=plan.lines[:i] + plan.lines[i + 1 :])
-    for name in ("batches", "others"):
+    for name in ("batches", "others", "changes"):
         had = getattr(plan, name)
         for i in range(len(had)):
             yield replace(plan, **{name: had[:i] + had[i + 1 :]})

@@ -128,6 +128,9 @@ class _Play:
             Change(at_s=at, tokens=int(share * plan.limit), for_s=for_s, listed=listed, deployment="m0-batch")
             for at, share, for_s, listed in sorted(plan.others)
         )
+        others += tuple(
+            Change(at_s=at, limit=int(by * plan.limit), deployment="m0-batch") for at, by in sorted(plan.changes)
+        )
         account = Account(
             limit=plan.limit, rate=plan.rate, validating_s=plan.validating_s, fail_fast=not plan.late, headers=False,
             seed=plan.seed, faults=faults, timetable=others, release_lag_s=plan.lag_s,
@@ -151,12 +154,19 @@ class _Play:
         """The promises that hold at every commit."""
         model = self.world.model
         plan = self.plan
-        if model.executed_again and not plan.twins:
+        if model.executed_again and not plan.twins and not plan.damaged_twice:
             self.fail("a request was executed twice")
         if plan.fair and not plan.twins and model.offered_max > 1.0:
             self.fail(f"offered {model.offered_max:.3f} of what fits")
         refused = sum(model.refusals.values())
-        surprises = len(plan.others) + len(plan.batches) + (plan.lag_s > 0) + (plan.told != "exact") + plan.twins
+        surprises = (
+            len(plan.others)
+            + 2 * len(plan.changes)
+            + len(plan.batches)
+            + (plan.lag_s > 0)
+            + (plan.told != "exact")
+            + plan.twins
+        )
         if refused > (REFUSALS_USUAL + REFUSALS_EACH * surprises if surprises else 0):
             self.fail(f"{refused} refusals")
         if plan.twins or any(kind == "count" for _, kind in plan.batches):

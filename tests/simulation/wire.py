@@ -26,7 +26,15 @@ FAULTS_HERE: Final = {
 }  # fmt: skip
 """Calls whose faults the emulator makes, by its own name for them."""
 
-KINDS_HERE: Final = {"lost": "lost", "reset": "reset", "429": "429", "503": "503", "broken": "broken"}
+KINDS_HERE: Final = {
+    "lost": "lost",
+    "reset": "reset",
+    "429": "429",
+    "503": "503",
+    "broken": "broken",
+    "truncated": "truncated",
+    "corrupt": "corrupt",
+}
 
 
 class _Clock:

@@ -148,6 +148,7 @@ class Matcher:
         out = self.outcome
         try:
             parsed = _line.decode(line)
+            str(line, "utf-8")  # the decoder looks only at the fields that it wants
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             out.unreadable += 1
             return

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest, xxh3_128
 
 from sluicegate.core import belief, join
 from sluicegate.core.index import Flag
@@ -20,13 +20,16 @@ from sluicegate.core.report import EventKind
 from sluicegate.core.rows import PartRow
 from sluicegate.core.types import Usage
 from sluicegate.core.waiting import Spans
-from sluicegate.errors import BackendError, NotFound
+from sluicegate.errors import BackendError, NotFound, Unavailable
 from sluicegate.ports import Tx
 from sluicegate.service import scheduler
 from sluicegate.service.assemble import Lines, wire_id
 from sluicegate.service.context import Context, Record, note
 from sluicegate.service.submitter import deployment_of, lines_of, say_learned
 from sluicegate.service.work import Work, requests_of, retries_of, waits_again
+
+DOWNLOADS_MOST: Final = 4
+"""Of one part's results in a row, while they look incomplete and come out otherwise each time."""
 
 SUFFIX: Final = (".out.jsonl", ".err.jsonl", ".own.jsonl")
 SIDECAR: Final = ".sidecar"
@@ -153,12 +156,28 @@ def _write_whole(path: Path, content: bytes) -> None:
 async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
     """Fetch and match the results of a part in stage ``ended``; True once it is ``collected``.
 
+    Results with fewer lines than the batch counted, or with lines that cannot be read, are downloaded again before
+    anything is believed of them: a request that was answered would be sent, and paid for, once more.
+
     Raises:
-        BackendError: a download failed; the call may be repeated.
+        BackendError: a download failed, or came out otherwise each time; the call may be repeated.
     """
-    for source, file_id in ((join.OUT, part.output_file_id), (join.ERR, part.error_file_id)):
-        await _fetch(ctx, result_key(part.id, source), file_id)
-    found = await ctx.workers.run(match, _task(ctx, work, part))
+    before: str | None = None
+    for _ in range(DOWNLOADS_MOST):
+        for source, file_id in ((join.OUT, part.output_file_id), (join.ERR, part.error_file_id)):
+            await _fetch(ctx, result_key(part.id, source), file_id)
+        found = await ctx.workers.run(match, _task(ctx, work, part))
+        promised = min(part.count, part.seen_completed + part.seen_failed)
+        if not found.unreadable and part.count - found.missing >= promised:
+            break
+        seen = await ctx.workers.blocking(
+            _digest, [ctx.blobs.path(result_key(part.id, s)) for s in (join.OUT, join.ERR)]
+        )
+        if seen == before:
+            break  # it is as the provider has it
+        before = seen
+    else:
+        raise Unavailable(f"the results of {part.provider_batch} come out otherwise each time they are downloaded")
     now = ctx.clock.now()
     record = Record(now, part.run)
     again = Spans.parse(found.again)
@@ -185,6 +204,18 @@ async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
     if done:
         record.tell(ctx)
     return done
+
+
+def _digest(paths: list[Path]) -> str:
+    """A hash over files' contents; one that is not there counts as empty."""
+    digest = xxh3_128()
+    for path in paths:
+        if path.exists():
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        digest.update(b"\0")
+    return digest.hexdigest()
 
 
 async def give_back(ctx: Context, part: PartRow) -> None:
