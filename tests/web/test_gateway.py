@@ -141,10 +141,10 @@ def test_lists_page_both_ways(gateway: Served, requests_file: Make) -> None:
     client = gateway.client()
     ids = [client.files.create(file=requests_file(1, name=f"{i}.jsonl"), purpose="batch").id for i in range(3)]
 
-    first = client.files.list(limit=2)
+    first = client.files.list(limit=2, purpose="batch")  # results of other tests may come in between
     assert [file.id for file in first.data] == [ids[2], ids[1]] and first.has_more
     assert next(iter(first.get_next_page().data)).id == ids[0]
-    assert client.files.list(order="asc", after=ids[1], limit=1).data[0].id == ids[2]
+    assert client.files.list(order="asc", after=ids[1], limit=1, purpose="batch").data[0].id == ids[2]
     with pytest.raises(openai.BadRequestError):
         client.batches.list(limit=101)
 
