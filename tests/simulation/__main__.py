@@ -19,6 +19,9 @@ from tests.simulation.play import Outcome, play
 COVERED_BY: Final = 2_000
 """So many seeds must die at every failpoint and see every legal transition."""
 
+TELL_EVERY_S: Final = 20.0
+"""How often `simulate` says how far it is."""
+
 HUNT_REQUESTS_MAX: Final = 1_000
 """Planted bugs are hunted in worlds of at most so many requests: the large ones take long and show nothing more."""
 
@@ -52,8 +55,12 @@ def simulate(first: int, seeds: int) -> int:
     points: set[str] = set()
     moves: set[str] = set()
     failed: list[int] = []
+    told = began
     with get_context("fork").Pool(os.cpu_count()) as pool:
         for seed, broken, trace, died, seen, moved in pool.imap(_brief, range(first, first + seeds), chunksize=4):
+            if time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                print(f"{seed - first} seeds, {sum(deaths.values())} crashes, {len(failed)} failed", flush=True)
             digest.update(trace.encode())
             deaths.update(died)
             points |= seen
