@@ -191,4 +191,5 @@ def given_target() -> Target | None:
         if os.environ.get(f"CONTRACT_{name.upper()}")
     }
     poll_s = float(os.environ.get("CONTRACT_POLL_S") or 60.0)
-    return Target(url=url, dialect=dialect, poll_s=poll_s, patience_s=90_000.0, **given)
+    patience_s = float(os.environ.get("CONTRACT_PATIENCE_S") or 90_000.0)
+    return Target(url=url, dialect=dialect, poll_s=poll_s, patience_s=patience_s, **given)

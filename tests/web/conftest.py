@@ -26,6 +26,7 @@ class Served:
     provider: str
     state: Path
     options: tuple[str, ...] = ()
+    dialect: str = "azure"
     process: Any = None
     url: str = ""
     key: str = ""
@@ -34,7 +35,11 @@ class Served:
 
     def start(self) -> Served:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "AZURE_", "SLUICEGATE_"))}
-        environment |= {"AZURE_OPENAI_ENDPOINT": self.provider, "AZURE_OPENAI_API_KEY": "provider-secret"}
+        environment |= (
+            {"AZURE_OPENAI_ENDPOINT": self.provider, "AZURE_OPENAI_API_KEY": "provider-secret"}
+            if self.dialect == "azure"
+            else {"OPENAI_BASE_URL": f"{self.provider}/v1", "OPENAI_API_KEY": "provider-secret"}
+        )
         command = [
             sys.executable, "-m", "sluicegate", "serve", "--port", "0", "--state", str(self.state), "--poll", "0.2s",
             *self.options,
