@@ -248,3 +248,25 @@ def test_a_lag_that_one_part_disproved_is_doubted_at_the_next_release() -> None:
 
     assert after.release_lag_s == 0.0
     assert after.cautious_parts(111.0, 3) == 3
+
+
+def test_parts_offered_in_turns_do_not_excuse_each_other() -> None:
+    """Each refusal comes after the next part was offered: what counts is whether it knew of the last evidence."""
+    belief = refuse(Belief(), 10.0, 1_000, 5_000, offered_at=5.0)
+    for at in (12.0, 14.0, 16.0, 18.0, 20.0, 22.0):
+        belief = refuse(belief, at, 1_000, 5_000, offered_at=at - 4.0)
+
+    assert belief.calm_until > 20.0
+
+
+def test_a_floor_that_was_lost_and_reached_again_does_not_make_probes_frequent() -> None:
+    """Only what exceeds the number that is known is news."""
+    belief = refuse(Belief(), 10.0, 40_000, 30_000)
+    for at in (100.0, 200.0, 300.0):
+        belief = refuse(belief, at, 37_500, 30_000, probing=True)
+    rare = belief.probe_backoff
+    belief = msgspec.structs.replace(belief, floor=0)
+
+    assert rare > 2.0
+    assert accept(belief, 25_000, 301.0).probe_backoff == rare
+    assert accept(belief, 31_000, 301.0).probe_backoff == 1.0

@@ -75,6 +75,7 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
     floor: int = 0
     ceiling: int | None = None
     refused_at: float = 0.0
+    evidence_at: float = 0.0
     refused_in_a_row: int = 0
     probed_at: float = 0.0
     probe_backoff: float = 1.0
@@ -285,6 +286,8 @@ def accepted(belief: Belief, now: float, *, fill: int, proven: int, offered_at: 
     if soft is not None and known is not None and soft >= known:
         soft, ceiling = None, None
     tried = belief.release_lag_s > 0.0 and offered_at >= belief.lag_until
+    # What a probe has to beat: a floor that a release lag has reset is not news when it is reached again.
+    beaten = max(belief.floor, (belief.known or 0) if belief.soft is None else 0)
     return msgspec.structs.replace(
         belief,
         release_lag_s=0.0 if tried else belief.release_lag_s,
@@ -298,7 +301,7 @@ def accepted(belief: Belief, now: float, *, fill: int, proven: int, offered_at: 
         # A lag that one part has disproved is doubted at the next release as at the very first one.
         released_at=now if tried else belief.released_at,
         reuse_proven=not tried and (belief.reuse_proven or 0.0 < belief.released_at < offered_at),
-        probe_backoff=1.0 if proven > belief.floor and belief.refused_at else belief.probe_backoff,
+        probe_backoff=1.0 if belief.refused_at and proven > beaten else belief.probe_backoff,
         reach=min(REACH_MOST, belief.reach * GROWTH) if probing and known is not None else belief.reach,
     )
 
@@ -330,13 +333,15 @@ def refused(
             the refusal says nothing of the limit and nothing of when the provider frees tokens.
     """
     hold = belief.pace.hold_s or CALM_START_S
-    burst = offered_at < belief.refused_at
+    # Not the last refusal: of parts that are offered in turns, each would be excused by the one before it.
+    burst = offered_at < belief.evidence_at
     probed = not probing and belief.probed_at > 0.0 and now < belief.probed_at + hold
     step = probing and belief.floor > 0  # beyond a fill that is proven: a refusal was to be expected
     in_a_row = belief.refused_in_a_row + (0 if step else 1)
     belief = msgspec.structs.replace(
         belief,
         refused_at=now,
+        evidence_at=belief.evidence_at if burst else now,
         refused_in_a_row=belief.refused_in_a_row if burst else in_a_row,
         probe_backoff=min(16.0, belief.probe_backoff * 1.5) if probing else belief.probe_backoff,
         reach=PROBE_BEYOND,
