@@ -306,7 +306,7 @@ def test_a_models_limit_is_that_of_the_longest_name_it_begins_with() -> None:
     """``model_limits`` of the tiers."""
     model = Bench(model_limits=(("gpt-4.1", 90), ("gpt-4.1-mini", 2_000))).model
 
-    assert [model.limit(name) for name in ("gpt-4.1", "gpt-4.1-mini-2025", "o3")] == [90, 2_000, 10_000]
+    assert [model.deployments.limit(name) for name in ("gpt-4.1", "gpt-4.1-mini-2025", "o3")] == [90, 2_000, 10_000]
 
 
 def test_a_gated_batch_ends_when_its_results_are_written_and_not_before() -> None:

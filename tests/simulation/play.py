@@ -142,7 +142,7 @@ class _Play:
             self.world = World(account, folder / "provider")
             self.world.list_lag_s = plan.list_lag_s
         if plan.second is not None:
-            self.world.model.limits["m1-batch"] = plan.second
+            self.world.model.deployments.set_limit(plan.second, "m1-batch")
         self.locks: dict[str, Fate] = {}
         self.broken: str | None = None
 

@@ -291,7 +291,10 @@ async def life(
         listen=told.append,
     )  # fmt: skip
     request = prepare.Request(
-        inputs=(str(source),), output=output, errors=output.with_name("errors.jsonl"), cap=world.model.default_limit
+        inputs=(str(source),),
+        output=output,
+        errors=output.with_name("errors.jsonl"),
+        cap=world.model.deployments.limit("m0-batch"),
     )
     try:
         started_at = ctx.clock.now()

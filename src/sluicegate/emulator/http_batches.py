@@ -64,7 +64,7 @@ class BatchEndpoints:
             if provider.account.headers:
                 characters = round(facts.quarter_chars * provider.account.count_factor)
                 headers["deployment-enqueued-tokens"] = str(characters)
-                limit = provider.model.limit(facts.deployment)
+                limit = provider.model.deployments.limit(facts.deployment)
                 if limit is not None:
                     headers["deployment-maximum-enqueued-tokens"] = str(limit)
         status = provider.account.created_status if surface.azure and surface.dated else 200
@@ -112,7 +112,7 @@ class BatchEndpoints:
             return no_facts(
                 "invalid_request", f"The batch input file is larger than the {most} maximum for the {model} model"
             )
-        if model and not provider.model.exists(model):
+        if model and not provider.model.deployments.exists(model):
             text = f"The provided model '{model}' is not supported by the Batch API."
             if surface.azure:
                 text = f"The deployment '{model}' could not be found."

@@ -30,9 +30,9 @@ class SynchronousEndpoints:
         """
         deployment = request.path_params.get("deployment") or str((await json_body(request)).get("model"))
         model = self._provider.model
-        if not model.exists(deployment):
+        if not model.deployments.exists(deployment):
             raise Problem(404, "DeploymentNotFound", NO_DEPLOYMENT)
-        if not model.serves_batches(deployment):
+        if model.deployments.refused_type(deployment):
             raise Problem(501, "NotImplemented", "Synchronous calls are not emulated.")
         raise Problem(
             400, "OperationNotSupported",

@@ -9,20 +9,20 @@ from __future__ import annotations
 import random
 from array import array
 from bisect import bisect_right
-from itertools import accumulate
 from typing import Any, Final
 
-from sluicegate.core.limits import format_tokens
 from sluicegate.emulator.batch import LIVE, Batch, InputFacts, Refused
 from sluicegate.emulator.books import DeploymentBooks, books_json, timeline
-from sluicegate.emulator.config import BATCH_TYPES, Account, Change
+from sluicegate.emulator.config import Account, Change
+from sluicegate.emulator.deployments import Deployments
 from sluicegate.emulator.faults import FaultBook
 from sluicegate.emulator.rates import Window
 from sluicegate.emulator.service import delay, factor_at, next_factor_at, speeds
+from sluicegate.emulator.strangers import stranger
+from sluicegate.emulator.validation import own_problems, refusal_text, too_many_inputs, too_many_tokens
 
 __all__ = ["LIVE", "Batch", "InputFacts", "Model", "Refused"]
 
-FOREIGN_LINE_TOKENS: Final = 1_000
 HOUR_S: Final = 3_600.0
 
 
@@ -38,9 +38,7 @@ class Model:
         self._now = 0.0
         self.batches: dict[str, Batch] = {}
         self._live: dict[str, Batch] = {}
-        self._deployments = {one.name: one for one in account.deployments}
-        self.limits: dict[str, int | None] = {one.name: one.limit for one in account.deployments}
-        self.default_limit = account.limit
+        self.deployments = Deployments(account)
         self.rate = account.rate
         self.faults = FaultBook(account.faults, account.seed)
         self._creates = Window(account.creates_per_hour, HOUR_S)
@@ -48,7 +46,6 @@ class Model:
         self._theirs = 0
         self._began: float | None = None
         self._timetable = sorted(account.timetable, key=lambda change: change.at_s)
-        self.unlisted: list[tuple[float, float, int, str | None]] = []
         self.new_foreign: list[Batch] = []
         self._answered: set[int] = set()
         self._hit: set[int] = set()
@@ -59,27 +56,12 @@ class Model:
 
     # -- questions ------------------------------------------------------------------------------------------------------
 
-    def limit(self, deployment: str) -> int | None:
-        """The deployment's enqueued-token limit now, None for no limit."""
-        if deployment in self.limits:
-            return self.limits[deployment]
-        named = [(len(name), limit) for name, limit in self.account.model_limits if deployment.startswith(name)]
-        return max(named)[1] if named else self.default_limit
-
-    def exists(self, deployment: str) -> bool:
-        """Whether there is such a deployment."""
-        return not self._deployments or deployment in self._deployments
-
-    def serves_batches(self, deployment: str) -> bool:
-        """Whether the deployment's type is one for batches."""
-        return deployment not in self._deployments or self._deployments[deployment].type in BATCH_TYPES
-
     def held(self, deployment: str) -> int:
         """Enqueued tokens now, everybody's."""
         ours = sum(
             batch.charge for batch in self._live.values() if batch.deployment == deployment and self._holds(batch)
         )
-        return ours + self._unlisted(deployment)
+        return ours + self.deployments.held_unlisted(deployment, self._now)
 
     @property
     def held_max(self) -> int:
@@ -98,12 +80,6 @@ class Model:
 
     def _holds(self, batch: Batch) -> bool:
         return batch.status in LIVE or (batch.ended_at is not None and self._now < batch.ended_at + batch.lag_s)
-
-    def _unlisted(self, deployment: str) -> int:
-        return sum(
-            tokens for start, stop, tokens, name in self.unlisted
-            if start <= self._now < stop and name in (None, deployment)
-        )  # fmt: skip
 
     def _books(self, deployment: str) -> DeploymentBooks:
         return self.books_of.setdefault(deployment, DeploymentBooks())
@@ -132,7 +108,7 @@ class Model:
         fault = self.faults.hit("batch", deployment=facts.deployment, batch=number, count=False)
         factor = account.count_factor * (fault.factor if fault is not None and fault.kind == "count" else 1.0)
         chars = round(facts.quarter_chars * factor)
-        limit, held = self.limit(facts.deployment), self.held(facts.deployment)
+        limit, held = self.deployments.limit(facts.deployment), self.held(facts.deployment)
         batch = Batch(
             id=batch_id, deployment=facts.deployment, endpoint=endpoint, input_file_id=file_id, created_at=now,
             metadata=metadata, facts=facts, number=number, factor=factor, found=held, charge=max(chars, 1), gated=gated,
@@ -142,7 +118,7 @@ class Model:
         self._books(facts.deployment).offered(held + max(chars, batch.tokens), limit)
         if account.fail_fast and limit is not None and held + chars > limit:
             self.refusals["at_create"] += 1
-            raise Refused(400, "token_limit_exceeded", self.refusal_text(facts.deployment, limit))
+            raise Refused(400, "token_limit_exceeded", refusal_text(account, facts.deployment, limit))
         self.faults.hit("batch", deployment=facts.deployment, batch=number)
         self._ours = number
         self._creates.add(now)
@@ -163,27 +139,10 @@ class Model:
         for batch in self._live.values():
             if batch.facts is facts:
                 batch.count()
-                limit = self.limit(batch.deployment)
+                limit = self.deployments.limit(batch.deployment)
                 self._books(batch.deployment).offered(batch.found + batch.tokens, limit)
                 batch.until = max(batch.until, self._now)
         self.advance(now)
-
-    def refusal_text(self, deployment: str, limit: int) -> str:
-        """The refusal's sentence (F§5.2, F§5.3)."""
-        match self.account.refusal:
-            case "azure":
-                return (
-                    f"The number of enqueued tokens has surpassed the configured limit of {format_tokens(limit)} for the "
-                    f"deployment '{deployment}'. Please either increase the limit or try again once the current jobs "
-                    "have finished."
-                )
-            case "openai":
-                return (
-                    f"Enqueued token limit reached for {deployment} in organization org-emulated. Limit: {limit:,} "
-                    "enqueued tokens. Please try again once some in_progress batches have been completed."
-                )
-            case _:
-                return "The number of enqueued tokens has surpassed the configured limit. Please try again later."
 
     def cancel(self, now: float, batch_id: str) -> Batch:
         """Ask for a cancel, in any state that has not ended.
@@ -206,15 +165,8 @@ class Model:
     def set_limit(self, now: float, limit: int | None, deployment: str | None = None) -> None:
         """Change a deployment's limit, or everybody's."""
         self.advance(now)
-        self._set_limit(limit, deployment)
+        self.deployments.set_limit(limit, deployment)
         self._note_held()
-
-    def _set_limit(self, limit: int | None, deployment: str | None) -> None:
-        if deployment is None:
-            self.default_limit = limit
-            self.limits = dict.fromkeys(self.limits, limit)
-        else:
-            self.limits[deployment] = limit
 
     def set_rate(self, now: float, rate: float) -> None:
         """Change the service's tokens per second, from now."""
@@ -224,7 +176,7 @@ class Model:
     def hold_unlisted(self, now: float, tokens: int, for_s: float, deployment: str | None = None) -> None:
         """Somebody whom no list shows holds tokens."""
         self.advance(now)
-        self.unlisted.append((now, now + for_s, tokens, deployment))
+        self.deployments.hold(now, tokens, for_s, deployment)
         self._note_held()
 
     def hold_listed(self, now: float, tokens: int, for_s: float, deployment: str | None = None) -> Batch:
@@ -265,7 +217,7 @@ class Model:
                 times.append(batch.created_at + expire)
             if batch.ended_at is not None:
                 times.append(batch.ended_at + batch.lag_s)
-        times += [stop for _, stop, _, _ in self.unlisted]
+        times += [stop for _, stop, _, _ in self.deployments.unlisted]
         if self._timetable and self._began is not None:
             times.append(self._began + self._timetable[0].at_s)
         return min((max(t, self._now) for t in times if t != float("inf")), default=None)
@@ -316,7 +268,7 @@ class Model:
         elapsed = at - self._now
         if elapsed > 0 and self._began is not None:
             for deployment, books in self.books_of.items():
-                books.passed(elapsed, self.held(deployment), self.limit(deployment))
+                books.passed(elapsed, self.held(deployment), self.deployments.limit(deployment))
         running = self._running()
         if running and self.rate:
             for batch, speed in zip(running, self._speeds(running), strict=True):
@@ -372,7 +324,7 @@ class Model:
                 del self._live[batch.id]
         while self._timetable and self._began is not None and self._began + self._timetable[0].at_s <= now:
             self._change(self._timetable.pop(0), now)
-        self.unlisted = [one for one in self.unlisted if one[1] > now]
+        self.deployments.leave(now)
         self._note_held()
 
     def _stop_serving(self, batch: Batch, now: float) -> None:
@@ -402,7 +354,7 @@ class Model:
             self._end(batch, now, batch.ends_as)
 
     def _validated(self, batch: Batch, now: float) -> None:
-        problems = self._problems(batch, now)
+        problems = self._problems(batch)
         if problems:
             batch.errors = problems
             self._end(batch, now, "failed", releases=problems[0]["code"] != "token_limit_exceeded")
@@ -410,39 +362,20 @@ class Model:
         batch.charge = max(batch.tokens, 1)
         batch.status = "in_progress"
         batch.times["in_progress_at"] = now
-        dead = batch.deployment in self._deployments and self._deployments[batch.deployment].dead
         start_s = delay(self.account, self.account.start_s, f"{batch.number}:start")
-        batch.until = float("inf") if dead else now + start_s
+        batch.until = float("inf") if self.deployments.dead(batch.deployment) else now + start_s
 
-    def _problems(self, batch: Batch, now: float) -> list[dict[str, Any]]:
-        """What validating finds: the file's own problems first, then a fault's, the deployment's, the limit's."""
-        if batch.facts.problems:
-            return batch.facts.problems
-        if batch.fault == "input_modified":
-            return [_error("input_modified", "The input blob was changed while the batch was being processed.")]
-        if batch.fault == "fail":
-            return [_error("invalid_request", "The batch could not be processed.")]
-        if not self.serves_batches(batch.deployment):
-            kind = self._deployments[batch.deployment].type
-            text = f"The deployment '{batch.deployment}' is of type '{kind}', which is not supported by the Batch API."
-            return [_error("invalid_request", text)]
+    def _problems(self, batch: Batch) -> list[dict[str, Any]]:
+        """What validating finds: the batch's own problems, then the limits'."""
+        problems = own_problems(batch, self.deployments.refused_type(batch.deployment))
+        if problems:
+            return problems
         before = [b for b in self._live.values() if b is not batch and self._precedes(b, batch)]
-        limit = self.limit(batch.deployment)
-        others = self._unlisted(batch.deployment) + sum(b.charge for b in before)
-        if limit is not None and others + batch.tokens > limit:
-            self.refusals["late"] += 1
-            return [_error("token_limit_exceeded", self.refusal_text(batch.deployment, limit))]
-        if self.account.dialect == "openai" and batch.facts.url.endswith("/embeddings"):
-            most = self.account.enqueued_requests_max
-            inputs = batch.facts.inputs + sum(b.facts.inputs for b in before if b.status in LIVE)
-            if inputs > most:
-                self.refusals["late"] += 1
-                text = (
-                    f"Enqueued request limit reached for {batch.deployment} in organization org-emulated. Limit: {most:,} "
-                    "enqueued requests. Please try again once some in_progress batches have been completed."
-                )
-                return [_error("token_limit_exceeded", text)]
-        return []
+        limit = self.deployments.limit(batch.deployment)
+        held = self.deployments.held_unlisted(batch.deployment, self._now) + sum(b.charge for b in before)
+        refusal = too_many_tokens(self.account, batch, held, limit) or too_many_inputs(self.account, batch, before)
+        self.refusals["late"] += bool(refusal)
+        return refusal
 
     def _precedes(self, other: Batch, batch: Batch) -> bool:
         """Whether what ``other`` holds counts against a batch that is being validated."""
@@ -459,42 +392,26 @@ class Model:
 
     def _change(self, change: Change, now: float) -> None:
         if change.limit is not None:
-            self._set_limit(change.limit, change.deployment)
+            self.deployments.set_limit(change.limit, change.deployment)
         if change.rate is not None:
             self.rate = change.rate
         if change.tokens and change.listed:
             self._foreign(now, change.tokens, change.for_s, change.deployment)
         elif change.tokens:
-            self.unlisted.append((now, now + change.for_s, change.tokens, change.deployment))
+            self.deployments.hold(now, change.tokens, change.for_s, change.deployment)
 
     def _foreign(self, now: float, tokens: int, for_s: float, deployment: str | None) -> Batch:
-        """Somebody else's batch: it passes validating as soon as it is there, and holds until it leaves."""
-        name = (
-            deployment
-            or next((b.deployment for b in self.batches.values()), None)
-            or next(iter(self.limits), "gpt-4.1")
-        )
-        whole, rest = divmod(tokens, FOREIGN_LINE_TOKENS)
-        lines = array("I", [FOREIGN_LINE_TOKENS] * whole + [rest] * (rest > 0))
+        first = next((batch.deployment for batch in self.batches.values()), None)
+        name = deployment or first or next(iter(self.deployments.names), "gpt-4.1")
         self._theirs += 1
-        dice = random.Random(f"{self.account.seed}:foreign:{self._theirs}")
-        facts = InputFacts(
-            tokens=lines, identity=array("Q", [0] * len(lines)), quarter_chars=tokens, deployment=name,
-            url="/v1/chat/completions",
-        )  # fmt: skip
-        batch = Batch(
-            id=f"batch_{dice.getrandbits(128):032x}", deployment=name, endpoint="/v1/chat/completions",
-            input_file_id=f"file-{dice.getrandbits(128):032x}", created_at=now, metadata=None, facts=facts,
-            status="in_progress", charge=max(tokens, 1), tokens=tokens, foreign=True, leaves_at=now + for_s,
-            times={"in_progress_at": now}, sums=array("Q", accumulate(lines)),
-        )  # fmt: skip
+        batch = stranger(self.account.seed, self._theirs, now, tokens, for_s, name)
         self.batches[batch.id] = self._live[batch.id] = batch
         self.new_foreign.append(batch)
         return batch
 
     def _note_held(self) -> None:
         for deployment in {batch.deployment for batch in self._live.values()} | set(self.books_of):
-            self._books(deployment).note(self._now, self.held(deployment), self.limit(deployment))
+            self._books(deployment).note(self._now, self.held(deployment), self.deployments.limit(deployment))
 
     # -- books ----------------------------------------------------------------------------------------------------------
 
@@ -525,11 +442,11 @@ class Model:
     def books(self, now: float) -> dict[str, Any]:
         """What is held now, per deployment, everybody's and others' alone."""
         self.advance(now)
-        names = {batch.deployment for batch in self.batches.values()} | set(self.limits)
+        names = {batch.deployment for batch in self.batches.values()} | set(self.deployments.names)
         return {
             name: {
-                "held": self.held(name), "limit": self.limit(name),
-                "foreign": self._unlisted(name) + sum(
+                "held": self.held(name), "limit": self.deployments.limit(name),
+                "foreign": self.deployments.held_unlisted(name, self._now) + sum(
                     b.charge for b in self._live.values() if b.foreign and b.status in LIVE and b.deployment == name
                 ),
             }
@@ -545,7 +462,3 @@ class Model:
         order = list(range(batch.executed))
         random.Random(f"{self.account.seed}:{batch.id}").shuffle(order)
         return order
-
-
-def _error(code: str, message: str) -> dict[str, Any]:
-    return {"code": code, "message": message, "param": None, "line": None}
