@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-gateway simulate simulate-twice mutants test test-all contract bench lock dist clean
+.PHONY: help demo demo-gateway simulate simulate-twice mutants test test-all contract contract-gateway bench lock dist clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ contract: $(VENV)/.dev ## The contract of the Batch API, against the emulator or
 	@CONTRACT_BASE_URL="$(BASE_URL)" CONTRACT_DIALECT="$(or $(DIALECT),openai)" CONTRACT_KEY="$(API_KEY)" \
 	CONTRACT_MODEL="$(MODEL)" CONTRACT_API_VERSION="$(API_VERSION)" CONTRACT_POLL_S="$(POLL_S)" \
 	$(BIN)/python -m pytest tests/contract $(if $(filter slow,$(TESTS)),,-m "not slow")
+
+contract-gateway: $(VENV)/.dev ## The same contract against the gateway; TESTS=slow adds the clients that are installed for it
+	CONTRACT_SLOW=$(if $(filter slow,$(TESTS)),1) $(BIN)/python -m pytest tests/web/test_contract.py
 
 test-all: $(VENV)/.dev ## The slow suites too
 	$(BIN)/python -m pytest

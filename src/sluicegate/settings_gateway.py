@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic_settings import BaseSettings
 
-from sluicegate.settings_fields import Count, Seconds, setting
+from sluicegate.settings_fields import Count, Models, Seconds, setting
 
 
 class GatewaySettings(BaseSettings):
@@ -19,6 +19,14 @@ class GatewaySettings(BaseSettings):
     gateway_due: Literal["expire", "continue"] = setting(
         "expire", "At the end of its completion window a batch ends as `expired` (OpenAI's way) or goes on (Azure's).",
         section="Gateway",
+    )  # fmt: skip
+    gateway_models: Models = setting(
+        dict, "Names that clients use, with the deployment that serves each; other names are errors. Empty: clients name "
+        "deployments.", section="Gateway", shown="{}",
+    )  # fmt: skip
+    gateway_strict: bool = setting(
+        False, "Refuse what the provider alone would refuse: several models or too many lines in a file, other completion "
+        "windows than 24h.", section="Gateway",
     )  # fmt: skip
     gateway_file_bytes_max: Count = setting(
         200_000_000, "The largest file that a client may upload.", section="Gateway", unit="bytes", ge=1

@@ -129,7 +129,7 @@ async def test_azure_serves_fewer_urls_and_no_fine_tuned_models(tmp_path: Path) 
     """What OpenAI takes, Azure may not (F§1.6, F§1.7)."""
     embeddings = line(url="/v1/embeddings", body={"input": "x"})
     assert (await look(tmp_path, embeddings)).problems.total == 0
-    assert (await look(tmp_path, embeddings, rules=AZURE)).problems.listed[0].code == "invalid_url"
+    assert (await look(tmp_path, embeddings, rules=AZURE)).problems.listed[0].code == "invalid_request"
     assert (await look(tmp_path, line(url="/chat/completions"), rules=AZURE)).problems.total == 0
     tuned = await look(tmp_path, line(body={"model": "ft:gpt-4.1:me"}), rules=AZURE)
     assert tuned.problems.listed[0].code == "model_not_found"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration: a database of this revision needs none."""
 
 metadata = sa.MetaData()
@@ -39,7 +39,7 @@ runs = sa.Table(
     _text("digest"), _text("state"), _text("resource"), _text("dialect"), _text("groups"), _text("redirect", null=True),
     _int("cap", null=True), _int("requests"), _int("tokens"), _int("serial"),
     _time("created_at", null=False), _time("finished_at"), _int("exit_code", null=True),
-    _text("tenant", null=True), _time("due_at"), _text("closing", null=True),
+    _text("tenant", null=True), _time("due_at"), _text("closing", null=True), _text("names", null=True),
     sa.Index("runs_by_digest", "digest"),
 )  # fmt: skip
 
@@ -180,6 +180,7 @@ client_batches = sa.Table(
     _text("run", null=True), _int("total"), _int("completed"), _int("failed"), _text("output_file", null=True),
     _text("error_file", null=True), _text("errors", null=True), _text("reason", null=True), _time("in_progress_at"),
     _time("finalizing_at"), _time("cancelling_at"), _time("ended_at"),
+    sa.Column("dialect", sa.Text, nullable=False, server_default="openai"),
     sa.Index("client_batches_by_tenant", "tenant", "created_at", "id"),
     sa.Index("client_batches_by_status", "status"),
     sa.Index("client_batches_by_fingerprint", "fingerprint", "created_at"),

@@ -25,7 +25,7 @@ from sluicegate.core.lifecycle import RunState, Stage, check_transition
 from sluicegate.core.report import Event, EventKind
 from sluicegate.core.rows import BatchRow, DemandRow, DeploymentRow, ForeignRow, PartRow, ResourceRow, RunRow
 from sluicegate.core.tenancy import ClientBatchRow, FileRow, KeyRow, Role, TenantRow, UploadPartRow, UploadRow
-from sluicegate.core.types import BatchStatus
+from sluicegate.core.types import BatchStatus, Dialect
 from sluicegate.core.waiting import Spans
 from sluicegate.errors import StateUnusable
 from sluicegate.ports import G, GatewayRow, Tx
@@ -60,7 +60,7 @@ _ENUMS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     RunRow: {"state": RunState},
     PartRow: {"stage": Stage},
     KeyRow: {"role": Role},
-    ClientBatchRow: {"status": BatchStatus},
+    ClientBatchRow: {"status": BatchStatus, "dialect": Dialect},
 }
 
 

@@ -196,7 +196,7 @@ class Scanner:
 
     def _accept(self, offset: int, line: bytes, request: Request) -> None:
         rules = self._rules
-        model = self._model(rules.redirect or request.model)
+        model = self._model(rules.redirect or self._deployment(request.model))
         if not rules.lenient:
             check_request(request, model, rules)
         span = lines.model_span(request)
@@ -216,6 +216,12 @@ class Scanner:
         self._enqueue(ordinal, counted, model.encoding)
         self._waiting_chars += len(request.raw_body)
         self._sized.append((ordinal, request.custom_id, request.wanted, kind))
+
+    def _deployment(self, name: str) -> str:
+        names = self._rules.names
+        if names and name not in names:
+            raise Fault("model_not_found", f"No deployment serves {name!r} here.", f"Name one of {', '.join(names)}.")
+        return names.get(name, name)
 
     def _model(self, name: str) -> Model:
         known = self._models.get(name)

@@ -19,6 +19,7 @@ class RunRow:
         serial: How many parts were cut so far.
         tenant: Whose batch it is at the gateway; None for a ``sluicegate run``. Only the gateway drives a tenant's runs.
         due_at: When the gateway's client wants it done.
+        names: JSON object, name that clients use → deployment; None: each line names its deployment.
         closing: ``code: message`` once what still waits is to end as errors (cancelled, expired), else None.
     """
 
@@ -39,6 +40,7 @@ class RunRow:
     tenant: str | None = None
     due_at: float | None = None
     closing: str | None = None
+    names: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

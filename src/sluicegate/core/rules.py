@@ -21,6 +21,9 @@ class CheckRules:
     Attributes:
         limit: The configured enqueued-token limit; a larger request is an error. None: not known.
         models: Deployment → model. ``redirect``: the deployment that every line goes to, so that ``model`` may be absent.
+        names: Name that clients use → deployment; if there are any, other names are errors.
+        endpoint: Of a batch that is given: a line whose url differs is an error. With or without ``/v1`` is the same
+            unless ``endpoint_exactly``.
         lenient: Only index and count (others' files, which have been accepted already).
     """
 
@@ -29,6 +32,9 @@ class CheckRules:
     line_bytes_max: int = 64 * 1024 * 1024
     models: Mapping[str, str] = field(default_factory=dict)
     redirect: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    endpoint: str | None = None
+    endpoint_exactly: bool = False
     lenient: bool = False
 
     @property
@@ -44,9 +50,13 @@ def check_request(request: Request, model: Model, rules: CheckRules) -> None:
         Fault: the provider would refuse the request, or its whole batch.
     """
     body, limits = request.body, rules.limits
+    if rules.endpoint is not None and not _same_endpoint(request.url, rules.endpoint, exactly=rules.endpoint_exactly):
+        text = f"The URL provided for this request does not match the batch endpoint {rules.endpoint}."
+        raise Fault("invalid_url", text, f'Write "url": "{rules.endpoint}".')
     if request.url not in limits.urls:
         served = ", ".join(sorted(limits.urls))
-        raise Fault("invalid_url", f"The provider's Batch API does not serve {request.url!r}.", f"It serves {served}.")
+        code = "invalid_url" if rules.dialect is Dialect.OPENAI else "invalid_request"
+        raise Fault(code, f"The provider's Batch API does not serve {request.url!r}.", f"It serves {served}.")
     if body.get("stream") is True:
         raise Fault("streaming_unsupported", "Streaming is not supported in the Batch API.", 'Leave out "stream".')
     kind = request.url.rpartition("/v1")[2].lstrip("/")
@@ -75,14 +85,29 @@ def _check_sizes(body: dict[str, Any], kind: str, model: Model, limits: Limits) 
     for name, most in (("messages", limits.messages), ("tools", limits.tools)):
         given = body.get(name)
         if most is not None and isinstance(given, list) and len(given) > most:
-            raise Fault("invalid_request", f"The request has {len(given):,} {name}; {most:,} are allowed.",
+            raise Fault("invalid_request", f"The request has {len(given)} {name}; {most} are allowed.",
                         f"Send fewer {name} in one request.")  # fmt: skip
+    pictures = _images(body.get("messages") or body.get("input"))
+    if limits.images_per_request is not None and pictures > limits.images_per_request:
+        raise Fault("invalid_request", f"The request has {pictures} images; {limits.images_per_request} are allowed.",
+                    "Spread them over several requests.")  # fmt: skip
     given = body.get("input")
     if kind == "embeddings" and isinstance(given, list) and len(given) > facts.EMBEDDING_INPUTS_MAX:
         most = facts.EMBEDDING_INPUTS_MAX
         if not all(isinstance(item, int) for item in given):
             raise Fault("invalid_request", f"The request has {len(given):,} inputs; {most:,} are allowed.",
                         "Spread them over several requests.")  # fmt: skip
+
+
+def _same_endpoint(url: str, endpoint: str, *, exactly: bool) -> bool:
+    return url == endpoint or (not exactly and url.removeprefix("/v1") == endpoint.removeprefix("/v1"))
+
+
+def _images(turns: object) -> int:
+    """Images in a request's messages or input items."""
+    contents = [turn.get("content") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    pieces = [piece for content in contents if isinstance(content, list) for piece in content]
+    return sum(isinstance(piece, dict) and piece.get("type") in ("image_url", "input_image") for piece in pieces)
 
 
 def check_tokens(tokens: int, wanted: int, model: Model, limit: int | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sluicegate.core.types import BatchStatus
+from sluicegate.core.types import BatchStatus, Dialect
 
 ENDS = frozenset({BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED})
 
@@ -97,6 +97,7 @@ class ClientBatchRow:
         idempotency: The client's ``Idempotency-Key``; ``fingerprint``: SHA-256 of who asked for what, by which a
             repeated create is recognised.
         due_at: When the completion window ends.
+        dialect: The one in which it was created; results come as this provider gives them.
         reason: Why it does not move, in words, or None.
     """
 
@@ -126,3 +127,4 @@ class ClientBatchRow:
     finalizing_at: float | None = None
     cancelling_at: float | None = None
     ended_at: float | None = None
+    dialect: Dialect = Dialect.OPENAI

@@ -14,6 +14,7 @@ import multipart
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sluicegate.core import filters
 from sluicegate.emulator.config import Account
 
 FIELD_BYTES_MAX: Final = 65_536
@@ -203,50 +204,16 @@ def _place(items: list[dict[str, Any]], cursor: str, param: str) -> int:
     raise Problem(400, "invalid_value", f"There is no item {cursor!r} to go on from.", param=param)
 
 
-_CLAUSE: Final = re.compile(r"\s*(\w+)\s+(eq|ne|gt|ge|lt|le)\s+(?:'([^']*)'|(\d{1,18}))\s*")
-_COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
-    "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
-    "lt": lambda a, b: a < b, "le": lambda a, b: a <= b,
-}  # fmt: skip
-
-
 def filtered(items: list[dict[str, Any]], where: str | None, order: str | None) -> list[dict[str, Any]]:
-    """Azure's ``$filter`` (``created_at gt 1728860560 and status eq 'Completed'``) and ``$orderby`` (F§1.2).
-
-    Texts compare without regard to case, clauses may be joined by ``and`` and ``or`` (``and`` binds tighter).
+    """Azure's ``$filter`` and ``$orderby``.
 
     Raises:
         Problem: 400, the words make no sense.
     """
-    if where and where.strip():
-        ways = [
-            [_clause(text) for text in re.split(r"\s+and\s+", way, flags=re.IGNORECASE)]
-            for way in re.split(r"\s+or\s+", where, flags=re.IGNORECASE)
-        ]
-        items = [item for item in items if any(all(_holds(item, clause) for clause in way) for way in ways)]
-    if order and order.strip():
-        match = re.fullmatch(r"\s*(\w+)(?:\s+(asc|desc))?\s*", order, flags=re.IGNORECASE)
-        if match is None:
-            raise Problem(400, "invalidPayload", f"The order {order!r} is not understood.")
-        name, down = match[1], (match[2] or "asc").lower() == "desc"
-        known = [item for item in items if isinstance(item.get(name), str | int)]
-        items = sorted(known, key=lambda item: item[name], reverse=down) + [i for i in items if i not in known]
-    return items
-
-
-def _clause(text: str) -> tuple[str, str, str | int]:
-    match = _CLAUSE.fullmatch(text)
-    if match is None:
-        raise Problem(400, "invalidPayload", f"The filter {text!r} is not understood.")
-    name, verb, word, number = match.groups()
-    return name, verb, int(number) if number else word.lower()
-
-
-def _holds(item: dict[str, Any], clause: tuple[str, str, str | int]) -> bool:
-    name, verb, wanted = clause
-    value = item.get(name)
-    value = value.lower() if isinstance(value, str) else value
-    return type(value) is type(wanted) and _COMPARE[verb](value, wanted)
+    try:
+        return filters.filtered(items, where, order)
+    except ValueError as error:
+        raise Problem(400, "invalidPayload", str(error)) from None
 
 
 # -- ranges ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import hashlib
 import logging
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -21,12 +22,13 @@ from sluicegate.core.report import Progress
 from sluicegate.core.rows import BatchRow, RunRow
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.tenancy import ClientBatchRow, FileRow
-from sluicegate.core.types import BatchStatus
+from sluicegate.core.types import BatchStatus, Dialect
 from sluicegate.errors import BackendError, DeploymentNotFound, Interrupted, SluicegateError
 from sluicegate.ports import Tx, Workers
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
+from sluicegate.service.objections import lines_naming, objections
 from sluicegate.service.retention import OPEN, sweep
 
 LOG = logging.getLogger("sluicegate.gateway")
@@ -36,9 +38,6 @@ SWEEP_S: Final = 10.0
 SWEEP: Final = "sweep"
 CHECKS: Final = 2
 """Input files that are checked at the same time."""
-
-ERRORS_SHOWN: Final = 100
-"""Problems listed in a failed batch's ``errors``, as many as the provider lists at most."""
 
 AGAIN_S: Final = 5.0
 AGAIN_MOST_S: Final = 60.0
@@ -57,11 +56,13 @@ class DeskPolicy:
     Attributes:
         active_max: Batches that are driven at once; others wait their turn, tenants taking turns.
         keep_s: How long ended batches, their result files and their parts are kept.
+        strict: Refuse what the provider alone would refuse.
         expire: True: a batch ends at its due time (OpenAI's way). False: it goes on (Azure's way).
     """
 
     active_max: int = 64
     expire: bool = True
+    strict: bool = False
     keep_s: float = 2_592_000.0
 
 
@@ -198,10 +199,14 @@ class Desk:
             request = prepare.Request(
                 inputs=(batch.input_file,), output=ctx.blobs.path(f"files/{batch.id}-output.jsonl"),
                 errors=ctx.blobs.path(f"files/{batch.id}-error.jsonl"), tenant=batch.tenant,
-                redirect=self._rules.redirect, cap=self._rules.limit, due_at=batch.due_at,
+                redirect=self._rules.redirect, cap=self._rules.limit, due_at=batch.due_at, names=self._rules.names,
             )  # fmt: skip
-            inspection = await prepare.check(ctx, request, copied, self._rules, None, self._checkers)
-            problems = _problems(inspection, batch.endpoint)
+            exactly = self._policy.strict and batch.dialect is Dialect.OPENAI
+            rules = replace(self._rules, endpoint=batch.endpoint, endpoint_exactly=exactly)
+            inspection = await prepare.check(ctx, request, copied, rules, None, self._checkers)
+            problems = await ctx.workers.blocking(
+                partial(objections, inspection, path, batch.endpoint, batch.dialect, strict=self._policy.strict)
+            )
             if problems:
                 await self._fail(batch, problems)
                 return
@@ -253,6 +258,9 @@ class Desk:
         assert run is not None, "a batch's run is deleted with the batch only"
         try:
             if run.state is not RunState.FINISHED:
+                names = prepare.names_text(self._rules.names)
+                if run.names != names:  # the settings have changed: what still waits goes where they say now
+                    await ctx.store.transact(lambda tx: tx.update_run(run.id, names=names))
                 resumed = batch.id in self._again or bool(await ctx.store.transact(lambda tx: tx.parts(run=run.id)))
                 await runs.perform(
                     ctx, run, ways=runs.Ways(new=True), stop=self._stop, started_at=batch.created_at, resumed=resumed,
@@ -284,9 +292,13 @@ class Desk:
             return run, joined
 
         run, joined = await ctx.store.transact(finalize)
-        output = await self._result_file(batch, joined.out_lines, "output")
-        errors = await self._result_file(batch, joined.err_lines, "error")
-        status, problems = _end_of(run, output is not None)
+        status, problems = await self._end_of(run, joined)
+        output = errors = None
+        if status is not BatchStatus.FAILED:
+            # Azure gives an error file with every completed batch, of 0 bytes if there is no error (F§2.4).
+            always = batch.dialect is Dialect.AZURE and status is BatchStatus.COMPLETED
+            output = await self._result_file(batch, joined.out_lines, "output")
+            errors = await self._result_file(batch, joined.err_lines, "error", always=always)
 
         def end(tx: Tx) -> None:
             for file in (output, errors):
@@ -294,16 +306,35 @@ class Desk:
                     tx.insert(file)
             tx.amend(
                 ClientBatchRow, batch.id, {"status": OPEN}, status=status, ended_at=ctx.clock.now(), reason=None,
-                output_file=output.id if output else None, error_file=errors.id if errors else None, errors=problems,
+                output_file=output.id if output else None, error_file=errors.id if errors else None,
+                errors=msgspec.json.encode(problems).decode() if problems else None,
             )  # fmt: skip
 
         await ctx.store.transact(end)
 
-    async def _result_file(self, batch: ClientBatchRow, lines: int, kind: str) -> FileRow | None:
-        if not lines:
-            return None
+    async def _end_of(self, run: RunRow, joined: BatchRow) -> tuple[BatchStatus, list[dict[str, Any]]]:
+        """How a finished run's batch ends, and the errors of the batch as a whole."""
+        if run.closing is None:
+            return BatchStatus.COMPLETED, []
+        if run.closing in (CANCELLED, EXPIRED):
+            return BatchStatus.CANCELLED if run.closing == CANCELLED else BatchStatus.EXPIRED, []
+        code, _, message = run.closing.partition(": ")
+        name = message.partition("'")[2].rpartition("'")[0]
+        path = self._ctx.blobs.path(joined.index)
+        lines = await self._ctx.workers.blocking(lines_naming, path, name)
+        places: list[int | None] = [*lines] or [None]
+        problems = [{"code": code, "message": message, "param": "body.model", "line": line} for line in places]
+        return BatchStatus.COMPLETED if joined.out_lines else BatchStatus.FAILED, problems
+
+    async def _result_file(
+        self, batch: ClientBatchRow, lines: int, kind: str, *, always: bool = False
+    ) -> FileRow | None:  # fmt: skip
         blob = f"files/{batch.id}-{kind}.jsonl"
         path = self._ctx.blobs.path(blob)
+        if not lines and not always:
+            return None
+        if not lines:
+            await self._ctx.workers.blocking(path.touch)
         digest = await self._ctx.workers.blocking(_digest, str(path))
         return FileRow(
             id=f"file-{kind}-{batch.id.removeprefix('batch_')}", tenant=batch.tenant, filename=f"{batch.id}_{kind}.jsonl",
@@ -320,41 +351,6 @@ REASONS: Final = {
     "CostLimitExceeded": "the gateway's cost limit is reached",
 }
 """What a client reads of trouble: our words, so that no key, endpoint or text of the provider's gets out."""
-
-
-def _end_of(run: RunRow, any_output: bool) -> tuple[BatchStatus, str | None]:
-    if run.closing is None:
-        return BatchStatus.COMPLETED, None
-    if run.closing == CANCELLED:
-        return BatchStatus.CANCELLED, None
-    if run.closing == EXPIRED:
-        return BatchStatus.EXPIRED, None
-    code, _, message = run.closing.partition(": ")
-    problem = {"code": code, "message": message, "param": "body.model", "line": None}
-    return (
-        BatchStatus.COMPLETED if any_output else BatchStatus.FAILED,
-        msgspec.json.encode([problem]).decode(),
-    )
-
-
-def _problems(inspection: Inspection, endpoint: str) -> list[dict[str, Any]]:
-    """The check's errors as the provider lists them, and lines whose url is not the batch's endpoint."""
-    found: list[dict[str, Any]] = [
-        {"code": p.code, "message": p.message, "param": None, "line": p.line or None}
-        for p in inspection.problems.listed
-        if p.severity == "error"
-    ]
-    wanted = endpoint.removeprefix("/v1")
-    for index in inspection.indexes:
-        strange = {g for g, group in enumerate(index.groups) if group.url and group.url.removeprefix("/v1") != wanted}
-        if strange:
-            text = f"The URL provided for this request does not match the batch endpoint {endpoint}."
-            found += [
-                {"code": "invalid_url", "message": text, "param": "url", "line": index.line[i]}
-                for i, group in enumerate(index.group)
-                if group in strange
-            ][:ERRORS_SHOWN]
-    return sorted(found, key=lambda problem: int(problem["line"] or 0))[:ERRORS_SHOWN]
 
 
 def _digest(path: str) -> str:

@@ -326,7 +326,7 @@ class Driver:
         policy = self._ctx.policy
         for part in tx.parts(run=self._run_id):
             name = self._work.groups[part.group].model
-            model = policy.models.get(name, name)
+            model = policy.models.get(self._work.deployment_of(part.group)) or policy.models.get(name, name)
             under_way = part.tokens if part.stage in (Stage.SUBMITTING, Stage.HELD, Stage.ENDED) else 0
             one = cost(model, part.input_tokens + under_way, part.output_tokens, prices=policy.prices)
             if one is None:

@@ -7,6 +7,7 @@ start after a crash cuts it back to that point and goes on. The end renames it.
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Container
@@ -14,6 +15,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
+
+import msgspec
 
 from sluicegate.core.index import Flag
 from sluicegate.core.join import Settled
@@ -28,6 +31,8 @@ STRETCH: Final = 20_000
 """Requests that are written between two watermarks at most, so that a stop is answered soon."""
 
 FILES_OPEN: Final = 64
+
+_MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 def partial(path: str) -> Path:
@@ -59,10 +64,18 @@ class Joiner:
         )  # fmt: skip
         self._parts: list[str] = [""]
         self._renamed = {work.ordinal(p): p for p, flags in enumerate(work.flags) if flags & Flag.DUPLICATE_ID}
+        self._position = self._positions() if work.names else None
         self._open: OrderedDict[tuple[int, int], int] = OrderedDict()
         self.batches = list(work.batches)
         self.settled = 0
         self.failed = 0
+
+    def _positions(self) -> array[int]:
+        """Ordinal → position."""
+        found = array("I", range(self._work.run.requests))
+        for position in range(len(found)):
+            found[self._work.ordinal(position)] = position
+        return found
 
     def add(self, part: str, settled: Settled, pending: Container[int] = ()) -> None:
         """Take in a part's sidecar. A request is settled once; only a failure can be followed by another try.
@@ -157,7 +170,17 @@ class Joiner:
         if ordinal in self._renamed and source != 2:
             at, size = id_span(line)
             line = line[:at] + self._original_id(ordinal) + line[at + size :]
+        if self._position is not None and source != 2:
+            line = self._with_clients_name(line, self._work.group_of(self._position[ordinal]))
         return line
+
+    def _with_clients_name(self, line: bytes, group: int) -> bytes:
+        """Where the provider repeats the deployment's name, the name that the client used."""
+        sent, name = self._work.deployment_of(group), self._work.groups[group].model
+        found = _MODEL.search(line) if sent != name else None
+        if found is None or msgspec.json.decode(found[1]) != sent:
+            return line
+        return line[: found.start(1)] + msgspec.json.encode(name) + line[found.end(1) :]
 
     def _original_id(self, ordinal: int) -> bytes:
         position = self._renamed[ordinal]

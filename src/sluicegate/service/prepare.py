@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Request:
     Attributes:
         inputs: Paths as given; ``-`` is standard input.
         output, errors: A file for one input, a folder for several; None: beside each input.
-        redirect: ``--deployment``; ``cap``: ``--limit``.
+        redirect: ``--deployment``; ``cap``: ``--limit``; ``names``: name in the inputs → deployment.
         tenant, due_at: Of a batch at the gateway.
     """
 
@@ -42,6 +42,7 @@ class Request:
     output: Path | None = None
     errors: Path | None = None
     redirect: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
     cap: int | None = None
     tenant: str | None = None
     due_at: float | None = None
@@ -212,7 +213,7 @@ async def enter(
         id=run_id, digest=digest, state=RunState.ACTIVE, resource=ctx.backend.resource, dialect=ctx.backend.dialect,
         groups=msgspec.json.encode([(g.url, g.model) for g in groups]).decode(), redirect=request.redirect,
         cap=request.cap, requests=first, tokens=sum(sum(index.tokens) for index in inspection.indexes), serial=0,
-        created_at=now, tenant=request.tenant, due_at=request.due_at,
+        created_at=now, tenant=request.tenant, due_at=request.due_at, names=names_text(request.names),
     )  # fmt: skip
     work = await ctx.workers.blocking(load, run, batches, ctx.blobs)
     await _set_bad_aside(ctx, run, work.order, inspection, batches)
@@ -229,6 +230,11 @@ async def enter(
         return run
 
     return await ctx.store.transact(write)
+
+
+def names_text(names: Mapping[str, str]) -> str | None:
+    """Names of deployments as a run's row keeps them."""
+    return msgspec.json.encode(dict(names)).decode() if names else None
 
 
 async def _set_bad_aside(

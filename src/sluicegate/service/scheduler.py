@@ -271,7 +271,8 @@ def _cut(
         requests_max = min(requests_max, ENQUEUED_REQUESTS_MAX - held)
     if requests_max <= 0:
         return None
-    redirected = len(msgspec.json.encode(run.redirect)) if run.redirect else 0
+    target = work.deployment_of(group)
+    redirected = len(msgspec.json.encode(target)) if target != work.groups[group].model else 0
     bounds = cut.Bounds(charge=size, requests=requests_max, bytes=policy.bytes_max, extra_bytes=redirected)
     return cut.cut(waits, work.columns, bounds, lambda t, q: known.charge(t, q, policy.margin))
 

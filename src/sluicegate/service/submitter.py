@@ -124,7 +124,9 @@ def lines_of(ctx: Context, work: Work, part: PartRow) -> tuple[list[Lines], str 
         else:
             columns[number] = found
     lines = [Lines(path=str(ctx.blobs.path(work.batches[b].input)), **mine) for b, mine in sorted(columns.items())]
-    return lines, work.run.redirect
+    # The part is bound to the deployment that it was cut for, whatever the run's settings say now.
+    target = part.deployment.rpartition("#")[2]
+    return lines, None if target == work.groups[part.group].model else target
 
 
 async def _file_ready(ctx: Context, part: PartRow) -> bool:

@@ -33,6 +33,7 @@ class Work:
     Attributes:
         order: Position → ordinal; None where they are the same.
         starts: First position of each group, and the total at the end.
+        names: Name in the inputs → deployment; a name that is not in it is a deployment.
         sum_tokens, sum_quarters: Prefix sums over positions, one longer than the columns.
     """
 
@@ -52,6 +53,7 @@ class Work:
     sum_tokens: array[int]
     sum_quarters: array[int]
     largest: list[tuple[int, int]]
+    names: dict[str, str]
 
     @property
     def columns(self) -> Columns:
@@ -89,7 +91,12 @@ class Work:
 
     def deployment_of(self, group: int) -> str:
         """The name of the deployment that a group's requests go to."""
-        return self.run.redirect or self.groups[group].model
+        name = self.groups[group].model
+        return self.run.redirect or self.names.get(name, name)
+
+    def group_of(self, position: int) -> int:
+        """The group of the request at ``position``."""
+        return bisect_right(self.starts, position, hi=len(self.groups)) - 1
 
     def good(self) -> list[Spans]:
         """For each group, the positions without an error."""
@@ -131,6 +138,7 @@ def load(run: RunRow, batches: list[BatchRow], blobs: Blobs) -> Work:
     largest = [(max(columns["tokens"][a:b], default=0), max(quarters[a:b], default=0)) for a, b in pairwise(starts)]
     return Work(
         run=run, batches=batches, groups=groups, order=order, starts=starts, largest=largest,
+        names=msgspec.json.decode(run.names, type=dict[str, str]) if run.names else {},
         sum_tokens=array("Q", accumulate(columns["tokens"], initial=0)),
         sum_quarters=array("Q", accumulate(quarters, initial=0)),
         **columns,

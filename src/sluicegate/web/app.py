@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from sluicegate import __version__
 from sluicegate.errors import StateUnusable
-from sluicegate.web import batches, files, health, quota, uploads
+from sluicegate.web import batches, files, health, models, quota, uploads
 from sluicegate.web.dialects import Family, Problem, envelope
 from sluicegate.web.request_ids import RequestIds
 from sluicegate.web.state import Gateway
@@ -32,8 +32,10 @@ def make_app(gateway: Gateway) -> FastAPI:
     app.include_router(health.router)
     app.include_router(quota.router)
     for family in (Family.OPENAI, Family.AZURE_V1, Family.AZURE):
-        for router in (files.router, uploads.router, batches.router):
+        for router in (files.router, uploads.router, batches.router, models.router):
             app.include_router(router, prefix=family.value, include_in_schema=family is Family.OPENAI)
+        if family.azure:
+            app.include_router(models.synchronous, prefix=family.value)
     return app
 
 

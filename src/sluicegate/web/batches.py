@@ -11,14 +11,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sluicegate.core.filters import filtered
 from sluicegate.core.limits import OPENAI, parse_duration
 from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
-from sluicegate.core.types import BatchStatus
+from sluicegate.core.types import BatchStatus, Dialect
 from sluicegate.ports import Tx
 from sluicegate.service.retention import OPEN
 from sluicegate.web.auth import Caller
-from sluicegate.web.dialects import Problem, family_of, not_found
-from sluicegate.web.paging import listing, page
+from sluicegate.web.dialects import Family, Problem, family_of, not_found
+from sluicegate.web.paging import cut_out, listing, page
 from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
 from sluicegate.web.wire import batch_json, part_json
 
@@ -48,7 +49,7 @@ class Wanted:
         return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
-def _wanted(body: dict[str, Any]) -> Wanted:
+def _wanted(body: dict[str, Any], family: Family, *, strict: bool) -> Wanted:
     input_file, endpoint, window = (body.get(name) for name in ("input_file_id", "endpoint", "completion_window"))
     if not isinstance(input_file, str) or not input_file:
         raise Problem(400, "invalid_value", "Missing required parameter: 'input_file_id'.", param="input_file_id")
@@ -62,6 +63,9 @@ def _wanted(body: dict[str, Any]) -> Wanted:
         seconds = parse_duration(window) if isinstance(window, str) and len(window) < 20 else 0.0
     except ValueError:
         seconds = 0.0
+    if strict and not family.azure and window != "24h":
+        raise Problem(400, "invalid_value", f"Invalid value: '{window}'. Supported values are: '24h'.",
+                      param="completion_window")  # fmt: skip
     if not isinstance(window, str) or not WINDOW_LEAST_S <= seconds <= WINDOW_MOST_S:
         raise Problem(400, "invalid_value", "Invalid value for completion_window: it is from '1h' to '7d'.",
                       param="completion_window")  # fmt: skip
@@ -107,7 +111,7 @@ async def create(request: Request) -> Response:
     caller = await caller_of(request)
     gateway = gateway_of(request)
     family = family_of(request.url.path)
-    wanted = _wanted(await json_body(request))
+    wanted = _wanted(await json_body(request), family, strict=gateway.settings.gateway_strict)
     idempotency = request.headers.get("idempotency-key") or None
     if idempotency is not None and len(idempotency) > 255:
         raise Problem(400, "invalid_value", "Idempotency-Key has more than 255 characters.")
@@ -116,7 +120,7 @@ async def create(request: Request) -> Response:
     def write(tx: Tx) -> tuple[dict[str, Any], dict[str, str]]:
         batch = _known(tx, caller, wanted, idempotency, repeated, gateway.ctx.clock.now())
         if batch is None:
-            batch = _new(tx, gateway, caller, wanted, idempotency, azure=family.azure)
+            batch = _new(tx, gateway, caller, wanted, idempotency, family.dialect)
             tx.insert(batch)
         return batch_json(tx, batch, family, None), _quota_headers(tx, gateway, batch)
 
@@ -141,32 +145,42 @@ def _known(
     return same[-1] if same else None
 
 
-def _without_file(gateway: Gateway, caller: Caller, wanted: Wanted, idempotency: str | None) -> ClientBatchRow:
-    """OpenAI's way (F§5.3): the create succeeds, and the batch fails."""
+def _failed(
+    gateway: Gateway,
+    caller: Caller,
+    wanted: Wanted,
+    idempotency: str | None,
+    dialect: Dialect,
+    message: str,
+    param: str,
+) -> ClientBatchRow:
+    """A batch that has failed as soon as it is there: the create itself succeeds (F§1.6, F§5.3)."""
     now = gateway.ctx.clock.now()
-    name = wanted.input_file[:100]
-    message = f"Cannot find file {name}, or organization {caller.tenant} does not have access to it."
-    problem = {"code": "invalid_request", "message": message, "param": "file_id", "line": None}
+    problem = {"code": "invalid_request", "message": message, "param": param, "line": None}
     return ClientBatchRow(
-        id=gateway.ctx.ids.new("batch"), tenant=caller.tenant, key=caller.key, input_file=name, input="", input_bytes=0,
-        endpoint=wanted.endpoint, window=wanted.window, metadata=wanted.metadata, status=BatchStatus.FAILED,
-        fingerprint=wanted.fingerprint(caller), created_at=now, due_at=now + wanted.window_s, idempotency=idempotency,
-        errors=msgspec.json.encode([problem]).decode(), ended_at=now,
+        id=gateway.ctx.ids.new("batch"), tenant=caller.tenant, key=caller.key, input_file=wanted.input_file[:100], input="",
+        input_bytes=0, endpoint=wanted.endpoint, window=wanted.window, metadata=wanted.metadata,
+        status=BatchStatus.FAILED, fingerprint=wanted.fingerprint(caller), created_at=now, due_at=now + wanted.window_s,
+        idempotency=idempotency, errors=msgspec.json.encode([problem]).decode(), ended_at=now, dialect=dialect,
     )  # fmt: skip
 
 
 def _new(
-    tx: Tx, gateway: Gateway, caller: Caller, wanted: Wanted, idempotency: str | None, *, azure: bool
+    tx: Tx, gateway: Gateway, caller: Caller, wanted: Wanted, idempotency: str | None, dialect: Dialect
 ) -> ClientBatchRow:
     now = gateway.ctx.clock.now()
     files = tx.find(FileRow, id=wanted.input_file, tenant=caller.tenant)
     if not files or (files[0].expires_at is not None and files[0].expires_at <= now):
-        if not azure:
-            return _without_file(gateway, caller, wanted, idempotency)
+        if dialect is Dialect.OPENAI:
+            text = f"Cannot find file {wanted.input_file[:100]}, or organization {caller.tenant} does not have access to it."
+            return _failed(gateway, caller, wanted, idempotency, dialect, text, "file_id")
         text = f"The input file '{wanted.input_file[:100]}' does not exist."
         raise Problem(400, "invalidPayload", text, param="input_file_id")
     if files[0].purpose != "batch":
         raise Problem(400, "invalidPayload", "The input file's purpose is not 'batch'.", param="input_file_id")
+    if gateway.settings.gateway_strict and dialect is Dialect.AZURE and wanted.window != "24h":
+        text = f"completion_window '{wanted.window}' is not supported."
+        return _failed(gateway, caller, wanted, idempotency, dialect, text, "completion_window")
     most = gateway.settings.gateway_tenant_batches
     if len(tx.find(ClientBatchRow, tenant=caller.tenant, status=OPEN)) >= most:
         text = f"{most:,} batches of yours are open, the most allowed. Create more when some have ended."
@@ -175,7 +189,7 @@ def _new(
         id=gateway.ctx.ids.new("batch"), tenant=caller.tenant, key=caller.key, input_file=files[0].id,
         input=files[0].blob, input_bytes=files[0].bytes, endpoint=wanted.endpoint, window=wanted.window,
         metadata=wanted.metadata, status=BatchStatus.VALIDATING, fingerprint=wanted.fingerprint(caller), created_at=now,
-        due_at=now + wanted.window_s, idempotency=idempotency,
+        due_at=now + wanted.window_s, idempotency=idempotency, dialect=dialect,
     )  # fmt: skip
 
 
@@ -189,16 +203,38 @@ def _quota_headers(tx: Tx, gateway: Gateway, batch: ClientBatchRow) -> dict[str,
 
 @router.get("/batches", summary="List batches")
 async def list_batches(request: Request) -> Response:
-    """Newest first; ``limit``, ``after``, ``before``, ``order``."""
+    """Newest first; ``limit``, ``after``, ``before``, ``order``; in Azure's families ``$filter`` and ``$orderby``."""
     caller = await caller_of(request)
     gateway = gateway_of(request)
     family = family_of(request.url.path)
-    rows, more = await page(request, ClientBatchRow, default=20, most=100, **caller.sees)
+    if family.azure and ("$filter" in request.query_params or "$orderby" in request.query_params):
+        rows, more = await _filtered(request, caller)
+    else:
+        rows, more = await page(request, ClientBatchRow, default=20, most=100, **caller.sees)
     progress = gateway.desk.progress
     items = await gateway.ctx.store.transact(
         lambda tx: [batch_json(tx, row, family, progress.get(row.id)) for row in rows]
     )
     return JSONResponse(listing(items, more))
+
+
+async def _filtered(request: Request, caller: Caller) -> tuple[list[ClientBatchRow], bool]:
+    """A page of the batches that Azure's ``$filter`` lets through."""
+    query = request.query_params
+    rows = await gateway_of(request).ctx.store.transact(lambda tx: tx.find(ClientBatchRow, **caller.sees))
+    known = {row.id: row for row in rows}
+    items = [
+        {"id": row.id, "created_at": int(row.created_at), "status": row.status.value, "endpoint": row.endpoint,
+         "input_file_id": row.input_file, "expires_at": int(row.due_at)}
+        | ({f"{row.status.value}_at": int(row.ended_at)} if row.ended_at is not None else {})
+        for row in reversed(rows)
+    ]  # fmt: skip
+    try:
+        chosen = filtered(items, query.get("$filter"), query.get("$orderby"))
+    except ValueError as error:
+        raise Problem(400, "invalidPayload", str(error)) from None
+    shown, more = cut_out(request, chosen, default=20, most=100)
+    return [known[item["id"]] for item in shown], more
 
 
 async def _answer(request: Request, id_: str) -> tuple[ClientBatchRow, dict[str, Any]]:

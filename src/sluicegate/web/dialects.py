@@ -8,6 +8,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from sluicegate.core.types import Dialect
+
 
 class Family(Enum):
     """OpenAI ``/v1``, Azure ``/openai?api-version=`` and Azure's ``/openai/v1``; the value is the prefix of its paths."""
@@ -23,8 +25,13 @@ class Family(Enum):
 
     @property
     def dated(self) -> bool:
-        """True if ``api-version`` belongs in the query."""
+        """True if ``api-version`` belongs in the query, and errors have Azure's own envelope."""
         return self is Family.AZURE
+
+    @property
+    def dialect(self) -> Dialect:
+        """Whose habits hold."""
+        return Dialect.AZURE if self.azure else Dialect.OPENAI
 
 
 def family_of(path: str) -> Family:
@@ -59,7 +66,7 @@ def not_found(request: Request, what: str, id_: str) -> Problem:
 
 def envelope(request: Request, problem: Problem) -> JSONResponse:
     """The error in the shape of the family that was called."""
-    if family_of(request.url.path).azure:
+    if family_of(request.url.path).dated:
         error: dict[str, Any] = {"code": problem.code, "message": problem.message}
     else:
         kind = "invalid_request_error" if problem.status < 500 else "server_error"

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sluicegate.core.tenancy import FileRow
+from sluicegate.core.types import Dialect
 from sluicegate.ports import Tx
 from sluicegate.service.context import Context
 from sluicegate.service.prepare import input_key
@@ -25,8 +26,11 @@ router = APIRouter(tags=["files"])
 
 CHUNK: Final = 1 << 20
 EXPIRES_FIELDS: Final = ("expires_after[seconds]", "expires_after.seconds")
-EXPIRES_LEAST_S, EXPIRES_MOST_S = 3_600, 2_592_000
-"""Bounds of ``expires_after.seconds`` as in the API's reference: an hour to thirty days."""
+EXPIRES_S: Final = {Dialect.OPENAI: (3_600, 2_592_000), Dialect.AZURE: (1_209_600, 2_592_000)}
+"""Bounds of ``expires_after.seconds`` (F§1.9): from an hour, on Azure from fourteen days, to thirty days."""
+
+FIRST_VERSION: Final = "2024-07-01"
+"""Azure's api-version that brought batches (F§1.2); older ones know no such purpose (F§5.2)."""
 
 FILENAME_MAX: Final = 255
 
@@ -56,6 +60,9 @@ async def create(request: Request) -> Response:
     caller = await caller_of(request)
     gateway = gateway_of(request)
     ctx = gateway.ctx
+    family = family_of(request.url.path)
+    if family.dated and request.query_params.get("api-version", "")[:10] < FIRST_VERSION:
+        raise Problem(400, "invalidPayload", "Invalid value for purpose.", param="purpose")
     await check_room(gateway, caller.tenant)
     aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
     try:
@@ -65,12 +72,13 @@ async def create(request: Request) -> Response:
             raise Problem(400, "invalidPayload", "The file is missing.", param="file")
         check_name(got.filename)
         text = next((got.fields[name] for name in EXPIRES_FIELDS if name in got.fields), None)
-        row = await enter_file(ctx, caller.tenant, aside, got, None if text is None else seconds_of(text))
+        row = await enter_file(
+            ctx, caller.tenant, aside, got, None if text is None else seconds_of(text, family.dialect)
+        )
     finally:
         aside.unlink(missing_ok=True)
-    azure = family_of(request.url.path).azure
-    headers = {"location": f"{request.url.path}/{row.id}"} if azure else None
-    return JSONResponse(file_json(row), 201 if azure else 200, headers)
+    headers = {"location": f"{request.url.path}/{row.id}"} if family.azure else None
+    return JSONResponse(file_json(row), 201 if family.dated else 200, headers)
 
 
 async def check_room(gateway: Gateway, tenant: str) -> None:
@@ -115,13 +123,13 @@ async def enter_file(ctx: Context, tenant: str, aside: Path, got: Received, expi
     return row
 
 
-def seconds_of(given: object) -> int:
+def seconds_of(given: object, dialect: Dialect) -> int:
     """``expires_after.seconds`` as a form or JSON gives it, or a Problem (400)."""
     text = str(given) if not isinstance(given, bool) else ""
     seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
-    if not EXPIRES_LEAST_S <= seconds <= EXPIRES_MOST_S:
-        allowed = f"{EXPIRES_LEAST_S} to {EXPIRES_MOST_S}"
-        raise Problem(400, "invalid_value", f"expires_after.seconds is from {allowed}.", param="expires_after")
+    least, most = EXPIRES_S[dialect]
+    if not least <= seconds <= most:
+        raise Problem(400, "invalid_value", f"expires_after.seconds is from {least} to {most}.", param="expires_after")
     return seconds
 
 

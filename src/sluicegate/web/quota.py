@@ -85,7 +85,10 @@ async def _forecasts(gateway: Gateway, inspection: Inspection) -> dict[str, Any]
         }
     )
     unknown = {"fits_now": None, "first_part_at": None, "done_at": None, "note": "nothing was sent to it yet"}
+    served = gateway.settings.gateway_models
     return {
-        name: when(rows[name], tokens=sums["tokens"], largest=sums["largest"], now=now) if name in rows else unknown
+        name: when(rows[served.get(name, name)], tokens=sums["tokens"], largest=sums["largest"], now=now)
+        if served.get(name, name) in rows
+        else unknown
         for name, sums in inspection.by_model.items()
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 import uvicorn
 
@@ -55,10 +56,12 @@ async def _serve(
         policy = DeskPolicy(
             active_max=settings.gateway_active_max,
             expire=settings.gateway_due == "expire",
+            strict=settings.gateway_strict,
             keep_s=settings.gateway_keep,
         )
         checkers = ProcessWorkers(settings.workers or None)
-        desk = Desk(ctx, rules_of(settings, ctx.backend.dialect), policy, checkers)
+        rules = replace(rules_of(settings, ctx.backend.dialect), names=settings.gateway_models)
+        desk = Desk(ctx, rules, policy, checkers)
         app = make_app(Gateway(ctx=ctx, desk=desk, settings=settings, gatekeeper=Gatekeeper(ctx.store)))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, proxy_headers=False, lifespan="off", server_header=False,

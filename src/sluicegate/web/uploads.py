@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sluicegate.core.tenancy import FileRow, UploadPartRow, UploadRow
+from sluicegate.core.types import Dialect
 from sluicegate.ports import Tx
 from sluicegate.service.retention import UPLOAD_S, drop_parts
 from sluicegate.web.dialects import Problem, family_of, not_found
@@ -70,19 +71,20 @@ async def create(request: Request) -> Response:
     await check_room(gateway, caller.tenant)
     upload = UploadRow(
         id=ctx.ids.new("upload"), tenant=caller.tenant, filename=plain(str(body["filename"])), purpose="batch", bytes=size,
-        created_at=ctx.clock.now(), seconds=_expiry(body.get("expires_after")),
+        created_at=ctx.clock.now(),
+        seconds=_expiry(body.get("expires_after"), family_of(request.url.path).dialect),
     )  # fmt: skip
     await ctx.store.transact(lambda tx: tx.insert(upload))
     return JSONResponse(_json(upload, "pending"))
 
 
-def _expiry(given: object) -> int | None:
+def _expiry(given: object, dialect: Dialect) -> int | None:
     if given is None:
         return None
     if not isinstance(given, dict) or given.get("anchor") != "created_at":
         text = "Invalid value for expires_after: its anchor is 'created_at'."
         raise Problem(400, "invalid_value", text, param="expires_after")
-    return seconds_of(given.get("seconds"))
+    return seconds_of(given.get("seconds"), dialect)
 
 
 @router.post("/uploads/{id}/parts", summary="Add a part")

@@ -18,6 +18,12 @@ _OPENAI: Final[dict[str, tuple[str | None, str | None]]] = {
 }
 """Code → (the literal text where there is one, the parameter or a pattern that finds it in our text)."""
 
+_AZURE_NO_NAME: Final = (
+    "Validation failed: A valid model deployment name couldn't be extracted from the input file. Please ensure that each "
+    "row in the input file has a valid deployment name specified in the 'model' field, and that the deployment name is "
+    "consistent across all rows."
+)
+
 _AZURE_CODES: Final = {
     "missing_required_parameter": "invalid_request", "invalid_type": "invalid_request",
     "streaming_unsupported": "invalid_request", "invalid_url": "url_mismatch",
@@ -29,7 +35,10 @@ def worded(problem: dict[str, Any], *, azure: bool) -> dict[str, Any]:
     """A problem ``{code, message, param, line}`` as the dialect has it."""
     code, message, param = problem["code"], problem["message"], problem["param"]
     if azure:
-        return problem | {"code": _AZURE_CODES.get(code, code)}
+        text = _AZURE_NO_NAME if message == "Model parameter is required." else message
+        return problem | {"code": _AZURE_CODES.get(code, code), "message": text}
+    if code == "model_not_found" and (named := re.search("'(.*)'", message)):
+        message = f"The provided model '{named[1]}' is not supported by the Batch API."
     text, where = _OPENAI.get(code, (None, None))
     if where is not None and where.startswith("'"):
         found = re.search(where, message)
