@@ -1,7 +1,7 @@
 """Bring the generated parts of the documentation up to date: `python docs/regenerate.py` (`--check` only compares).
 
 The options of each command between `<!-- help:NAME -->` and `<!-- end -->`, the emulator's presets between
-`<!-- presets -->` and `<!-- end -->`, and docs/settings.md as a whole.
+`<!-- presets -->` and `<!-- end -->`, the gateway's metrics likewise, and docs/settings.md as a whole.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- help:([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
+METRICS = re.compile(r"(<!-- metrics -->\n).*?(<!-- end -->)", re.DOTALL)
 PRESETS = re.compile(r"(<!-- presets -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -41,6 +42,10 @@ def pages() -> dict[Path, str]:
     from sluicegate.settings import settings_markdown
 
     wanted = {DOCS / "settings.md": settings_markdown()}
+    from sluicegate.web.metrics import markdown
+
+    metrics = DOCS / "metrics.md"
+    wanted[metrics] = METRICS.sub(lambda m: f"{m[1]}{markdown()}\n{m[2]}", metrics.read_text(encoding="utf-8"))
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text(encoding="utf-8")
         if BLOCK.search(text):

@@ -153,6 +153,9 @@ class Tx(Protocol):
     ) -> list[G]:  # fmt: skip
         """At most ``limit`` rows beyond the (created_at, id) of another, in that order."""
 
+    def tally(self, kind: type[G], column: str, /) -> dict[str, int]:
+        """How many of the gateway's rows of one kind there are for each value of a column of text."""
+
     def amend(self, kind: type[G], key: str, /, given: Mapping[str, Any] | None = None, **changes: Any) -> bool:
         """Compare and set: change a row's columns if it has the values ``given``; False if it has not, or is gone."""
 

@@ -37,6 +37,12 @@ class GatewaySettings(BaseSettings):
     gateway_tenant_batches: Count = setting(
         10_000, "Batches of one tenant that may be open at once.", section="Gateway", unit="batches", ge=1
     )
+    gateway_log: Literal["text", "json"] = setting("text", "How log lines look on standard error.", section="Gateway")
+    gateway_metrics: Literal["open", "key", "off"] = setting(
+        "open",
+        "Who may read `/metrics`, which says nothing of tenants: anybody, who has a key, nobody.",
+        section="Gateway",
+    )
     gateway_keep: Seconds = setting(
         2_592_000.0, "How long ended batches and their output files are kept.", section="Gateway", unit="duration", ge=0
     )

@@ -144,8 +144,9 @@ def emulator(*flags: str, **options: Any) -> Iterator[RunningEmulator]:
     Raises:
         RuntimeError: it did not start; the message has what it said.
     """
+    options = {"port": 0} | options
     named = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-m", "sluicegate", "emulate", "--port", "0", *flags, *named]
+    command = [sys.executable, "-m", "sluicegate", "emulate", *flags, *named]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -131,6 +131,12 @@ class SqlTx:
         query = sa.select(*_COLUMNS[kind]).where(*where).order_by(*order).limit(limit)
         return [_load(kind, row) for row in self._connection.execute(query)]
 
+    def tally(self, kind: type[G], column: str, /) -> dict[str, int]:
+        named = _TABLES[kind].c[column]
+        return {str(value): count for value, count in self._connection.execute(
+            sa.select(named, sa.func.count()).group_by(named).order_by(named)
+        )}  # fmt: skip
+
     def amend(self, kind: type[G], key: str, /, given: Mapping[str, Any] | None = None, **changes: Any) -> bool:
         t = _TABLES[kind]
         return self._update(t, t.c.id == key, *_equal(t, given or {}), **changes) == 1

@@ -18,12 +18,12 @@ from typing import Any, Final
 import msgspec
 
 from sluicegate.core.lifecycle import RunState
-from sluicegate.core.report import Progress
+from sluicegate.core.report import Event, EventKind, Progress
 from sluicegate.core.rows import BatchRow, RunRow
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.tenancy import ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus, Dialect
-from sluicegate.errors import BackendError, DeploymentNotFound, Interrupted, SluicegateError
+from sluicegate.errors import AuthenticationFailed, BackendError, DeploymentNotFound, Interrupted, SluicegateError
 from sluicegate.ports import Tx, Workers
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context
@@ -36,6 +36,9 @@ LOG = logging.getLogger("sluicegate.gateway")
 TURN_S: Final = 1.0
 SWEEP_S: Final = 10.0
 SWEEP: Final = "sweep"
+STALLED_S: Final = 60.0
+"""A driver shows where it stands about once a second; one that has not for so long hangs."""
+
 CHECKS: Final = 2
 """Input files that are checked at the same time."""
 
@@ -45,6 +48,7 @@ AGAIN_MOST_S: Final = 60.0
 DESK: Final = "gateway"
 """The lock of the process that serves a data folder's gateway."""
 
+UNREACHABLE: Final = "the provider cannot be reached or does not answer as it should; it is asked again"
 CANCELLED: Final = "batch_cancelled: This request was not executed before the batch was cancelled."
 EXPIRED: Final = "batch_expired: This request could not be executed before the completion window expired."
 
@@ -66,6 +70,14 @@ class DeskPolicy:
     keep_s: float = 2_592_000.0
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Where a driven batch stands, and what its driver's trouble is, in words."""
+
+    progress: Progress | None = None
+    trouble: str | None = None
+
+
 class Desk:
     """All open batches of the gateway in this process.
 
@@ -82,6 +94,10 @@ class Desk:
         self._drives: dict[str, asyncio.Task[None]] = {}
         self._sweeps: dict[str, asyncio.Task[None]] = {}
         self._again: dict[str, tuple[float, float]] = {}
+        self._runs: dict[str, str] = {}
+        self._refused: set[str] = set()
+        self._stalled: set[str] = set()
+        self._troubled: set[str] = set()
         self.progress: dict[str, Progress] = {}
         self._turned = time.monotonic()
         self._swept_at = 0.0
@@ -94,6 +110,41 @@ class Desk:
     def idle_s(self) -> float:
         """Seconds since the loop last turned; more than a few mean that it hangs or is dead."""
         return time.monotonic() - self._turned
+
+    @property
+    def driven(self) -> int:
+        """How many batches are driven now."""
+        return len(self._drives)
+
+    @property
+    def refused_credentials(self) -> bool:
+        """True if the provider refused the gateway's credentials when it was last asked for some batch."""
+        return bool(self._refused)
+
+    def stalled(self) -> list[str]:
+        """Batches whose driver has not turned for :data:`STALLED_S`; each is logged once."""
+        now = self._ctx.clock.now()
+        found = [id_ for id_, progress in self.progress.items() if now - progress.at > STALLED_S]
+        for id_ in set(found) - self._stalled:
+            LOG.error("the loop of batch %s has not turned for %.0f s", id_, STALLED_S)
+        self._stalled = set(found)
+        return found
+
+    def batch_of(self, run: str | None) -> str | None:
+        """The client's batch whose work a run does, while it is driven."""
+        return self._runs.get(run or "")
+
+    def outlook(self, batch: str) -> Outlook:
+        """What this process knows of a batch beyond its row."""
+        return Outlook(self.progress.get(batch), UNREACHABLE if batch in self._troubled else None)
+
+    def heard(self, event: Event) -> None:
+        """Take note of what happens to the work: trouble with the provider is a reason to wait."""
+        batch = self.batch_of(event.run)
+        if batch is not None and event.kind is EventKind.TROUBLE:
+            self._troubled.add(batch)
+        elif batch is not None:
+            self._troubled.discard(batch)
 
     async def run(self) -> None:
         """Turn until :meth:`stop`; then wait until what was begun is at a safe point."""
@@ -170,6 +221,8 @@ class Desk:
         """The provider's or the machine's trouble is a reason to wait, never a client's error."""
         known = isinstance(error, SluicegateError)
         LOG.warning("batch %s waits: %s: %s", id_, type(error).__name__, error, exc_info=not known)
+        if isinstance(error, AuthenticationFailed):
+            self._refused.add(id_)
         pause = min(AGAIN_MOST_S, 2 * self._again.get(id_, (0.0, AGAIN_S / 2))[1])
         self._again[id_] = (self._ctx.clock.now() + pause, pause)
         reason = REASONS.get(type(error).__name__, "the provider does not answer" if isinstance(error, BackendError)
@@ -256,6 +309,7 @@ class Desk:
         assert batch.run is not None, "only checked batches are driven"
         run = await ctx.store.transact(lambda tx: tx.run(batch.run or ""))
         assert run is not None, "a batch's run is deleted with the batch only"
+        self._runs[run.id] = batch.id
         try:
             if run.state is not RunState.FINISHED:
                 names = prepare.names_text(self._rules.names)
@@ -264,7 +318,7 @@ class Desk:
                 resumed = batch.id in self._again or bool(await ctx.store.transact(lambda tx: tx.parts(run=run.id)))
                 await runs.perform(
                     ctx, run, ways=runs.Ways(new=True), stop=self._stop, started_at=batch.created_at, resumed=resumed,
-                    show=lambda progress: self.progress.__setitem__(batch.id, progress),
+                    show=lambda progress: self._shown(batch.id, progress),
                 )  # fmt: skip
             await self._finish(batch, run.id)
         except Interrupted:
@@ -275,7 +329,14 @@ class Desk:
             raise
         finally:
             self.progress.pop(batch.id, None)
+            self._runs.pop(run.id, None)
+            self._troubled.discard(batch.id)
         self._again.pop(batch.id, None)
+        self._refused.discard(batch.id)
+
+    def _shown(self, id_: str, progress: Progress) -> None:
+        self.progress[id_] = progress
+        self._refused.discard(id_)
 
     async def _finish(self, batch: ClientBatchRow, run_id: str) -> None:
         ctx = self._ctx

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from sluicegate import __version__
 from sluicegate.errors import StateUnusable
 from sluicegate.web import batches, files, health, models, quota, uploads
+from sluicegate.web.access import Access
 from sluicegate.web.dialects import Family, Problem, envelope
-from sluicegate.web.request_ids import RequestIds
 from sluicegate.web.state import Gateway
 
 LOG = logging.getLogger("sluicegate.gateway")
@@ -28,7 +28,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         },
     )  # fmt: skip
     app.state.gateway = gateway
-    app.add_middleware(RequestIds)
+    app.add_middleware(Access, metrics=gateway.metrics)
     app.include_router(health.router)
     app.include_router(quota.router)
     for family in (Family.OPENAI, Family.AZURE_V1, Family.AZURE):

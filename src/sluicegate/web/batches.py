@@ -16,6 +16,7 @@ from sluicegate.core.limits import OPENAI, parse_duration
 from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus, Dialect
 from sluicegate.ports import Tx
+from sluicegate.service.desk import Outlook
 from sluicegate.service.retention import OPEN
 from sluicegate.web.auth import Caller
 from sluicegate.web.dialects import Family, Problem, family_of, not_found
@@ -122,9 +123,10 @@ async def create(request: Request) -> Response:
         if batch is None:
             batch = _new(tx, gateway, caller, wanted, idempotency, family.dialect)
             tx.insert(batch)
-        return batch_json(tx, batch, family, None), _quota_headers(tx, gateway, batch)
+        return batch_json(tx, batch, family, Outlook()), _quota_headers(tx, gateway, batch)
 
     answer, headers = await gateway.ctx.store.transact(write)
+    request.state.batch = answer["id"]  # for the log: from here on the work is followed by this id
     gateway.desk.wake()
     return JSONResponse(answer, 201 if family.dated else 200, headers if family.azure else None)
 
@@ -211,10 +213,8 @@ async def list_batches(request: Request) -> Response:
         rows, more = await _filtered(request, caller)
     else:
         rows, more = await page(request, ClientBatchRow, default=20, most=100, **caller.sees)
-    progress = gateway.desk.progress
-    items = await gateway.ctx.store.transact(
-        lambda tx: [batch_json(tx, row, family, progress.get(row.id)) for row in rows]
-    )
+    outlook = gateway.desk.outlook
+    items = await gateway.ctx.store.transact(lambda tx: [batch_json(tx, row, family, outlook(row.id)) for row in rows])
     return JSONResponse(listing(items, more))
 
 
@@ -245,8 +245,7 @@ async def _answer(request: Request, id_: str) -> tuple[ClientBatchRow, dict[str,
         found = tx.find(ClientBatchRow, id=id_, **caller.sees)
         if not found:
             return None
-        progress = gateway.desk.progress.get(id_)
-        return found[0], batch_json(tx, found[0], family_of(request.url.path), progress)
+        return found[0], batch_json(tx, found[0], family_of(request.url.path), gateway.desk.outlook(id_))
 
     found = await gateway.ctx.store.transact(read)
     if found is None:

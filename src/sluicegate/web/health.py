@@ -1,16 +1,25 @@
-"""Is the gateway alive, and can it work?"""
+"""Is the gateway alive, can it work, and its metrics."""
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections import Counter
 from typing import Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sluicegate.core.lifecycle import Stage
+from sluicegate.core.tenancy import ClientBatchRow
 from sluicegate.errors import SluicegateError
-from sluicegate.web.state import gateway_of
+from sluicegate.ports import Tx
+from sluicegate.service import overview
+from sluicegate.service.drive import live_runs
+from sluicegate.web.dialects import Problem
+from sluicegate.web.metrics import CONTENT_TYPE_LATEST, Reading
+from sluicegate.web.state import Gateway, caller_of, gateway_of
 
 router = APIRouter(tags=["health"])
 
@@ -18,6 +27,7 @@ STALLED_S: Final = 30.0
 """A desk that has not turned for so long hangs or is dead."""
 
 FREE_BYTES_LEAST: Final = 500_000_000
+UNDER_WAY: Final = frozenset(stage for stage in Stage if not stage.final)
 
 
 @router.get("/healthz", summary="Is the process up?")
@@ -26,17 +36,57 @@ async def healthz() -> Response:
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/readyz", summary="Can it work?")
-async def readyz(request: Request) -> Response:
-    """200, or 503 with what is wrong in words: the database, the disk, the loop."""
-    gateway = gateway_of(request)
-    wrong = []
+async def wrong_with(gateway: Gateway) -> dict[str, str]:
+    """What keeps the gateway from working, by what it is, in words; empty if nothing does."""
+    wrong = {}
     try:
         await gateway.ctx.store.transact(lambda tx: tx.deployments())
     except SluicegateError as error:
-        wrong.append(f"database: {type(error).__name__}")
-    if shutil.disk_usage(gateway.ctx.blobs.path("files/x").parent).free < FREE_BYTES_LEAST:
-        wrong.append("storage: less than 500 MB are free")
+        wrong["database"] = type(error).__name__
+    folder = gateway.ctx.blobs.path("files/x").parent
+    if shutil.disk_usage(folder).free < FREE_BYTES_LEAST:
+        wrong["storage"] = f"less than {FREE_BYTES_LEAST // 1_000_000:,} MB are free"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        wrong["storage"] = "the data folder cannot be written"
     if gateway.desk.idle_s > STALLED_S:
-        wrong.append(f"loop: it has not turned for {gateway.desk.idle_s:,.0f} s")
+        wrong["loop"] = f"it has not turned for {gateway.desk.idle_s:,.0f} s"
+    stalled = gateway.desk.stalled()
+    if stalled:
+        wrong["drivers"] = f"{len(stalled)} of {gateway.desk.driven} batches' loops have not turned for a while"
+    if gateway.desk.refused_credentials:
+        wrong["provider"] = "it refuses the gateway's credentials"
+    return wrong
+
+
+@router.get("/readyz", summary="Can it work?")
+async def readyz(request: Request) -> Response:
+    """200, or 503 with what is wrong in words: database, storage, loop, drivers, provider."""
+    wrong = [f"{what}: {words}" for what, words in (await wrong_with(gateway_of(request))).items()]
     return JSONResponse({"status": "not ready" if wrong else "ok", "wrong": wrong}, 503 if wrong else 200)
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(request: Request) -> Response:
+    """Text for Prometheus; `gateway_metrics` in the settings says who may read it."""
+    gateway = gateway_of(request)
+    if gateway.settings.gateway_metrics == "off":
+        raise Problem(404, "404", "Resource not found")
+    if gateway.settings.gateway_metrics == "key":
+        await caller_of(request)
+    ctx, desk = gateway.ctx, gateway.desk
+    wrong = await wrong_with(gateway)
+    live = await live_runs(ctx)
+    now = ctx.clock.now()
+
+    def read(tx: Tx) -> Reading:
+        quotas = [
+            overview.quota(tx, row, ctx.policy, now, live) for row in tx.deployments(resource=ctx.backend.resource)
+        ]
+        stages = Counter(part.stage.value for part in tx.parts(resource=ctx.backend.resource, stages=UNDER_WAY))
+        stalled = len(desk.stalled())
+        return Reading(
+            quotas=quotas, batches=tx.tally(ClientBatchRow, "status"), parts=dict(stages), turn_age_s=desk.idle_s,
+            drivers={"turning": desk.driven - stalled, "stalled": stalled}, wrong=wrong,
+        )  # fmt: skip
+
+    return Response(gateway.metrics.text(await ctx.store.transact(read)), media_type=CONTENT_TYPE_LATEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,15 +12,19 @@ import uvicorn
 
 from sluicegate.adapters.workers import ProcessWorkers
 from sluicegate.api import rules_of
+from sluicegate.core.report import Event
 from sluicegate.errors import StateUnusable, UsageError
 from sluicegate.service import keys
 from sluicegate.service.desk import DESK, Desk, DeskPolicy
 from sluicegate.settings import Settings
+from sluicegate.web import logs
 from sluicegate.web.app import make_app
 from sluicegate.web.auth import Gatekeeper
+from sluicegate.web.metrics import Metrics
 from sluicegate.web.state import Gateway
 from sluicegate.wiring import context
 
+LOG = logging.getLogger("sluicegate.work")
 KEEP_ALIVE_S = 75
 STOP_S = 20
 
@@ -45,7 +50,19 @@ def serve(settings: Settings, *, host: str, port: int, ready: Callable[[str, str
 async def _serve(
     settings: Settings, listener: socket.socket, host: str, ready: Callable[[str, str | None], None]
 ) -> None:
-    async with context(settings) as ctx:
+    logs.configure(settings.gateway_log)
+    metrics = Metrics()
+    desk: Desk | None = None
+
+    def listen(event: Event) -> None:
+        metrics.happened(event)
+        if desk is not None:
+            desk.heard(event)
+        batch = desk.batch_of(event.run) if desk is not None else None
+        said = {"batch": batch, "run": event.run, "part": event.part, "deployment": event.deployment}
+        LOG.info("%s", event.kind.value, extra={logs.FIELDS: said})
+
+    async with context(settings, listen=listen) as ctx:
         if not ctx.lock.acquire(DESK):
             raise StateUnusable(
                 f"another gateway serves the data folder {settings.state}; stop it, or name another --state"
@@ -62,7 +79,8 @@ async def _serve(
         checkers = ProcessWorkers(settings.workers or None)
         rules = replace(rules_of(settings, ctx.backend.dialect), names=settings.gateway_models)
         desk = Desk(ctx, rules, policy, checkers)
-        app = make_app(Gateway(ctx=ctx, desk=desk, settings=settings, gatekeeper=Gatekeeper(ctx.store)))
+        gatekeeper = Gatekeeper(ctx.store)
+        app = make_app(Gateway(ctx=ctx, desk=desk, settings=settings, gatekeeper=gatekeeper, metrics=metrics))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, proxy_headers=False, lifespan="off", server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=65_536,

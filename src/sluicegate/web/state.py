@@ -13,18 +13,20 @@ from sluicegate.service.desk import Desk
 from sluicegate.settings import Settings
 from sluicegate.web.auth import Caller, Gatekeeper
 from sluicegate.web.dialects import Problem
+from sluicegate.web.metrics import Metrics
 
 JSON_BYTES_MAX: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """One gateway: the service's context, its desk, its settings."""
+    """One gateway: the service's context, its desk, its settings, its counters."""
 
     ctx: Context
     desk: Desk
     settings: Settings
     gatekeeper: Gatekeeper
+    metrics: Metrics
 
 
 def gateway_of(request: Request) -> Gateway:
@@ -36,7 +38,9 @@ def gateway_of(request: Request) -> Gateway:
 
 async def caller_of(request: Request) -> Caller:
     """The caller; only GET and HEAD do not write."""
-    return await gateway_of(request).gatekeeper.caller(request, writes=request.method not in ("GET", "HEAD"))
+    caller = await gateway_of(request).gatekeeper.caller(request, writes=request.method not in ("GET", "HEAD"))
+    request.state.caller = caller  # for the log
+    return caller
 
 
 async def json_body(request: Request) -> dict[str, Any]:

@@ -7,17 +7,17 @@ from typing import Any
 import msgspec
 
 from sluicegate.core.lifecycle import Stage
-from sluicegate.core.report import Progress
 from sluicegate.core.rows import PartRow
 from sluicegate.core.tenancy import ENDS, ClientBatchRow
 from sluicegate.core.types import BatchStatus, Usage
 from sluicegate.ports import Tx
+from sluicegate.service.desk import Outlook
 from sluicegate.service.runs import usage_of
 from sluicegate.web.dialects import Family
 from sluicegate.web.wording import worded
 
 
-def batch_json(tx: Tx, batch: ClientBatchRow, family: Family, progress: Progress | None) -> dict[str, Any]:
+def batch_json(tx: Tx, batch: ClientBatchRow, family: Family, outlook: Outlook) -> dict[str, Any]:
     """The batch object, with what only the gateway knows under ``sluicegate``."""
     parts = tx.parts(run=batch.run) if batch.run else []
     completed, failed = _counts(batch, parts)
@@ -45,7 +45,7 @@ def batch_json(tx: Tx, batch: ClientBatchRow, family: Family, progress: Progress
             "total_tokens": usage.input_tokens + usage.output_tokens,
         },
         "metadata": msgspec.json.decode(batch.metadata) if batch.metadata else None,
-        "sluicegate": _own(tx, batch, parts, progress),
+        "sluicegate": _own(tx, batch, parts, outlook),
     }  # fmt: skip
 
 
@@ -57,11 +57,14 @@ def _counts(batch: ClientBatchRow, parts: list[PartRow]) -> tuple[int, int]:
     return min(sum(part.answered for part in home), batch.total - failed), failed
 
 
-def _own(tx: Tx, batch: ClientBatchRow, parts: list[PartRow], progress: Progress | None) -> dict[str, Any]:
+def _own(tx: Tx, batch: ClientBatchRow, parts: list[PartRow], outlook: Outlook) -> dict[str, Any]:
+    progress = outlook.progress
     if batch.status in ENDS:
         reasons = []
     elif batch.reason:
         reasons = [batch.reason]
+    elif outlook.trouble:
+        reasons = [outlook.trouble]
     elif progress is not None:
         reasons = [progress.waits_for]
     elif batch.status is BatchStatus.VALIDATING:
