@@ -78,8 +78,8 @@ class Access:
 
 def _template(scope: Scope) -> str:
     """The template of a request's path with its family's prefix, ``/v1/batches/{id}``: never what a client chose."""
-    path = getattr(scope.get("route"), "path", None)
+    path: str | None = getattr(scope.get("route"), "path", None)
     if path is None:
         return UNROUTED
-    prefix = _PREFIX.match(scope["path"])
+    prefix = _PREFIX.match(str(scope["path"]))
     return path if prefix is None or path.startswith(prefix[0]) else prefix[0] + path

@@ -86,7 +86,7 @@ class Metrics:
     """The counters of one process."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # Prometheus knows when a counter began by itself
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # Prometheus knows when a counter began by itself
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
