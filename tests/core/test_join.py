@@ -38,6 +38,7 @@ def test_answers_failures_and_passing_failures_are_told_apart() -> None:
 
     assert sorted(outcome.settled.position) == [0, 1, 6]
     assert (outcome.answered, outcome.failed) == (1, 2)
+    assert outcome.executed == 6
     assert sorted(outcome.passing) == [2, 3, 4, 5]
     assert missing == [7]
     assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (110, 7)

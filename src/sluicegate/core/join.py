@@ -114,6 +114,7 @@ class Outcome:
         passing: Positions whose line says that a later attempt may do better, with (source, offset, length) of it.
         usage, counted, estimated: Tokens as the provider counts them; for the requests with usage, its count of the
             input and ours, to calibrate by.
+        executed: Requests whose line says what came of them, not that the batch's end left them undone.
         doubled, unknown: Findings, counted.
     """
 
@@ -124,6 +125,7 @@ class Outcome:
     usage: Usage = field(default_factory=Usage)
     counted: int = 0
     estimated: int = 0
+    executed: int = 0
     doubled: int = 0
     unknown: int = 0
     unreadable: int = 0
@@ -140,6 +142,7 @@ class Matcher:
         self._positions, self._tokens = positions, tokens
         self._at = {hashed: i for i, hashed in enumerate(hashes)}
         self._answered = bytearray(len(positions))
+        self._executed = bytearray(len(positions))
         self._input = self._cached = self._output = 0
         self.outcome = Outcome()
 
@@ -165,6 +168,7 @@ class Matcher:
         position = self._positions[at]
         status, usage = _read_response(parsed.response)
         code = parsed.error.code if isinstance(parsed.error, _Error) else parsed.error
+        self._executed[at] |= status is not None or not _passing(status, code)
         good = parsed.error is None and status is not None and 200 <= status < 300
         if not good and _passing(status, code):
             out.passing[position] = (source, offset, len(line))
@@ -193,6 +197,7 @@ class Matcher:
     def finish(self) -> tuple[Outcome, list[int]]:
         """The outcome, and the positions that no line was found for."""
         self.outcome.usage = Usage(input_tokens=self._input, cached_tokens=self._cached, output_tokens=self._output)
+        self.outcome.executed = sum(self._executed)
         passing = self.outcome.passing
         open_still = (p for p, answered in zip(self._positions, self._answered, strict=True) if not answered)
         missing = [p for p in open_still if p not in passing]

@@ -60,6 +60,7 @@ class Match:
     again: str
     given_up: int
     missing: int
+    executed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,7 @@ def match(task: Task) -> Match:
         answered=outcome.answered, failed=outcome.failed + len(given_up), usage=outcome.usage, counted=outcome.counted,
         estimated=outcome.estimated, doubled=outcome.doubled, unknown=outcome.unknown, unreadable=outcome.unreadable,
         again=str(Spans.of(again)), given_up=len(given_up), missing=len(missing),
+        executed=outcome.executed,
     )  # fmt: skip
 
 
@@ -156,7 +158,7 @@ def _write_whole(path: Path, content: bytes) -> None:
 async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
     """Fetch and match the results of a part in stage ``ended``; True once it is ``collected``.
 
-    Results with fewer lines than the batch counted, or with lines that cannot be read, are downloaded again before
+    Results with fewer executed requests than the batch counted, or with lines that cannot be read, are downloaded again before
     anything is believed of them: a request that was answered would be sent, and paid for, once more.
 
     Raises:
@@ -168,7 +170,7 @@ async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
             await _fetch(ctx, result_key(part.id, source), file_id)
         found = await ctx.workers.run(match, _task(ctx, work, part))
         promised = min(part.count, part.seen_completed + part.seen_failed)
-        if not found.unreadable and part.count - found.missing >= promised:
+        if not found.unreadable and found.executed >= promised:
             break
         seen = await ctx.workers.blocking(
             _digest, [ctx.blobs.path(result_key(part.id, s)) for s in (join.OUT, join.ERR)]
