@@ -100,7 +100,7 @@ def main() -> int:
             [sys.executable, "-m", "sluicegate", "serve", "--port", "0", "--state", str(state), "--poll", "0.5s",
              "--limit", LIMIT],
             env=environment | {"AZURE_OPENAI_ENDPOINT": provider.url, "AZURE_OPENAI_API_KEY": "any"},
-            stdout=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         try:
             assert gateway.stdout is not None

@@ -156,6 +156,9 @@ class Tx(Protocol):
     def tally(self, kind: type[G], column: str, /) -> dict[str, int]:
         """How many of the gateway's rows of one kind there are for each value of a column of text."""
 
+    def used_by_tenant(self, tenant: str, since: float) -> list[tuple[str, int, int]]:
+        """What a tenant's parts that came home since then used: (deployment's name, input tokens, output tokens)."""
+
     def amend(self, kind: type[G], key: str, /, given: Mapping[str, Any] | None = None, **changes: Any) -> bool:
         """Compare and set: change a row's columns if it has the values ``given``; False if it has not, or is gone."""
 

@@ -52,7 +52,7 @@ def _address(value: object) -> object:
     return value.strip()
 
 
-def _table(value: object) -> object:
+def table(value: object) -> object:
     """A table from an environment variable is a JSON object."""
     if not isinstance(value, str):
         return value
@@ -84,8 +84,8 @@ class Price(BaseModel):
     cached_input: Annotated[float, Field(ge=0)] | None = None
 
 
-Prices = Annotated[dict[str, Price], BeforeValidator(_table)]
-Models = Annotated[dict[str, str], BeforeValidator(_table)]
+Prices = Annotated[dict[str, Price], BeforeValidator(table)]
+Models = Annotated[dict[str, str], BeforeValidator(table)]
 
 
 def setting(

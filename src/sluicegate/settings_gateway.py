@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import BaseSettings
 
-from sluicegate.settings_fields import Count, Models, Seconds, setting
+from sluicegate.settings_fields import Count, Models, Seconds, Tokens, setting, table
+
+
+class TenantLimits(BaseModel):
+    """What one tenant may have at once, and do; None: as much as it likes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batches: Annotated[Count, Field(ge=1)] | None = None
+    requests: Annotated[Count, Field(ge=1)] | None = None
+    tokens: Annotated[Tokens, Field(ge=1)] | None = None
+    file_bytes: Annotated[Count, Field(ge=1)] | None = None
+    creates_per_minute: Annotated[Count, Field(ge=1, le=10_000)] | None = None
+    spend: Annotated[float, Field(ge=0)] | None = None
+
+
+Tenants = Annotated[dict[str, TenantLimits], BeforeValidator(table)]
 
 
 class GatewaySettings(BaseSettings):
@@ -43,6 +60,24 @@ class GatewaySettings(BaseSettings):
         "Who may read `/metrics`, which says nothing of tenants: anybody, who has a key, nobody.",
         section="Gateway",
     )
+    gateway_tenant_requests: Annotated[Count, Field(ge=1)] | None = setting(
+        None, "Requests that one tenant's open batches may have together.", section="Gateway", shown="no limit"
+    )
+    gateway_tenant_tokens: Annotated[Tokens, Field(ge=1)] | None = setting(
+        None, "Tokens that one tenant's open batches may have together (bytes ÷ 4 until they are checked).",
+        section="Gateway", unit="tokens", shown="no limit",
+    )  # fmt: skip
+    gateway_tenant_creates_per_minute: Annotated[Count, Field(ge=1, le=10_000)] | None = setting(
+        None, "Batches that one tenant may create within a minute.", section="Gateway", shown="no limit"
+    )
+    gateway_tenant_spend: Annotated[float, Field(ge=0)] | None = setting(
+        None, "What one tenant's answers of the last 30 days may have cost before it may create no more; what is open then "
+        "goes on.", section="Gateway", unit="USD", shown="no limit",
+    )  # fmt: skip
+    gateway_tenants: Tenants = setting(
+        dict, "Limits of single tenants: batches, requests, tokens, file_bytes, creates_per_minute, spend; they replace "
+        "those of everybody.", section="Gateway", shown="{}",
+    )  # fmt: skip
     gateway_keep: Seconds = setting(
         2_592_000.0, "How long ended batches and their output files are kept.", section="Gateway", unit="duration", ge=0
     )

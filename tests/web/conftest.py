@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Served:
     process: Any = None
     url: str = ""
     key: str = ""
+    reader: Any = None
     said: list[str] = field(default_factory=list)
     clients: list[openai.OpenAI] = field(default_factory=list)
 
@@ -53,6 +55,9 @@ class Served:
                 self.key = line.strip()
             if "ready at " in line:
                 self.url = line.rpartition("ready at ")[2].strip()
+                # Its log is read all the time: a full pipe would stop it.
+                self.reader = threading.Thread(target=self.said.extend, args=(self.process.stdout,), daemon=True)
+                self.reader.start()
                 return self
         self.process.wait()
         self.process.stdout.close()
@@ -68,7 +73,7 @@ class Served:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.said.append(self.process.stdout.read())
+        self.reader.join(10)
         self.process.stdout.close()
 
     def client(self, **options: Any) -> openai.OpenAI:

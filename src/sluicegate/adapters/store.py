@@ -137,6 +137,15 @@ class SqlTx:
             sa.select(named, sa.func.count()).group_by(named).order_by(named)
         )}  # fmt: skip
 
+    def used_by_tenant(self, tenant: str, since: float) -> list[tuple[str, int, int]]:
+        p, r = schema.parts.c, schema.runs.c
+        query = (
+            sa.select(p.deployment, sa.func.sum(p.input_tokens), sa.func.sum(p.output_tokens))
+            .where(p.run == r.id, r.tenant == tenant, p.collected_at >= since)
+            .group_by(p.deployment)
+        )
+        return [(name.rpartition("#")[2], int(given), int(got)) for name, given, got in self._connection.execute(query)]
+
     def amend(self, kind: type[G], key: str, /, given: Mapping[str, Any] | None = None, **changes: Any) -> bool:
         t = _TABLES[kind]
         return self._update(t, t.c.id == key, *_equal(t, given or {}), **changes) == 1

@@ -17,9 +17,9 @@ from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus, Dialect
 from sluicegate.ports import Tx
 from sluicegate.service.desk import Outlook
-from sluicegate.service.retention import OPEN
 from sluicegate.web.auth import Caller
 from sluicegate.web.dialects import Family, Problem, family_of, not_found
+from sluicegate.web.limits import check_create
 from sluicegate.web.paging import cut_out, listing, page
 from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
 from sluicegate.web.wire import batch_json, part_json
@@ -183,10 +183,7 @@ def _new(
     if gateway.settings.gateway_strict and dialect is Dialect.AZURE and wanted.window != "24h":
         text = f"completion_window '{wanted.window}' is not supported."
         return _failed(gateway, caller, wanted, idempotency, dialect, text, "completion_window")
-    most = gateway.settings.gateway_tenant_batches
-    if len(tx.find(ClientBatchRow, tenant=caller.tenant, status=OPEN)) >= most:
-        text = f"{most:,} batches of yours are open, the most allowed. Create more when some have ended."
-        raise Problem(429, "too_many_batches", text, retry=True, after_s=60)
+    check_create(tx, gateway, caller.tenant, files[0], now)
     return ClientBatchRow(
         id=gateway.ctx.ids.new("batch"), tenant=caller.tenant, key=caller.key, input_file=files[0].id,
         input=files[0].blob, input_bytes=files[0].bytes, endpoint=wanted.endpoint, window=wanted.window,

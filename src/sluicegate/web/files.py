@@ -18,6 +18,7 @@ from sluicegate.service.context import Context
 from sluicegate.service.prepare import input_key
 from sluicegate.service.retention import drop_file
 from sluicegate.web.dialects import Problem, family_of, not_found
+from sluicegate.web.limits import limits_of
 from sluicegate.web.paging import listing, page
 from sluicegate.web.receive import Received, receive
 from sluicegate.web.state import Gateway, caller_of, gateway_of
@@ -83,7 +84,9 @@ async def create(request: Request) -> Response:
 
 async def check_room(gateway: Gateway, tenant: str) -> None:
     """A Problem (403) if a tenant's files have as many bytes as they may."""
-    most = gateway.settings.gateway_tenant_file_bytes
+    most = limits_of(gateway, tenant).file_bytes
+    if most is None:
+        return
     kept = await gateway.ctx.store.transact(lambda tx: sum(file.bytes for file in tx.find(FileRow, tenant=tenant)))
     if kept >= most:
         raise Problem(
