@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -54,6 +55,16 @@ class GatewaySettings(BaseSettings):
     gateway_tenant_batches: Count = setting(
         10_000, "Batches of one tenant that may be open at once.", section="Gateway", unit="batches", ge=1
     )
+    gateway_tls_cert: Path | None = setting(
+        None, "Certificate file (PEM, with its chain): the gateway speaks https.", section="Gateway", shown="plain http"
+    )
+    gateway_tls_key: Path | None = setting(
+        None, "Private key file of the certificate, if it is not in the same file.", section="Gateway"
+    )
+    gateway_proxies: str = setting(
+        "", "Addresses, separated by commas, of proxies whose `X-Forwarded-*` headers are believed; `*` for all.",
+        section="Gateway",
+    )  # fmt: skip
     gateway_log: Literal["text", "json"] = setting("text", "How log lines look on standard error.", section="Gateway")
     gateway_metrics: Literal["open", "key", "off"] = setting(
         "open",

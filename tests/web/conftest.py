@@ -28,6 +28,7 @@ class Served:
     state: Path
     options: tuple[str, ...] = ()
     dialect: str = "azure"
+    prefix: tuple[str, ...] = ()
     process: Any = None
     url: str = ""
     key: str = ""
@@ -43,8 +44,8 @@ class Served:
             else {"OPENAI_BASE_URL": f"{self.provider}/v1", "OPENAI_API_KEY": "provider-secret"}
         )
         command = [
-            sys.executable, "-m", "sluicegate", "serve", "--port", "0", "--state", str(self.state), "--poll", "0.2s",
-            *self.options,
+            *self.prefix, sys.executable, "-m", "sluicegate", "serve", "--port", "0", "--state", str(self.state),
+            "--poll", "0.2s", *self.options,
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

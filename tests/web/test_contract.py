@@ -32,7 +32,7 @@ def test_the_contract_holds_against_the_gateway(tmp_path: Path, dialect: str, le
                 "CONTRACT_MODEL": "gpt-4.1", "CONTRACT_API_VERSION": "", "CONTRACT_POLL_S": "0.1",
                 "CONTRACT_PATIENCE_S": "60",
             }  # fmt: skip
-            command = [sys.executable, "-m", "pytest", "tests/contract", "-q", "--tb=short", "-p", "no:cacheprovider"]
+            command = [sys.executable, "-m", "pytest", "tests/contract", "-q", "--tb=short"]
             done = subprocess.run(
                 [*command, *(() if slow else ("-m", "not slow"))], cwd=ROOT, env=environment, capture_output=True,
                 text=True, check=False,

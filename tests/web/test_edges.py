@@ -62,14 +62,14 @@ def left_over(served: Served) -> list[str]:
 
 
 def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(small: Served, tmp_path: Path) -> None:
-    """413, in the middle of the stream."""
+    """In the provider's words (F§5.3), in the middle of the stream."""
     path = tmp_path / "large.jsonl"
     path.write_bytes(b"x" * 100_001)
 
     with pytest.raises(openai.APIStatusError) as refused:
         small.client(max_retries=0).files.create(file=path, purpose="batch")
 
-    assert refused.value.status_code == 413
+    assert refused.value.status_code == 400 and "File is too large." in refused.value.message
     assert left_over(small) == []
 
 

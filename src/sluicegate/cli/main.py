@@ -154,6 +154,23 @@ Exit codes:
     sort_key=7,
 )
 
+app.command(
+    "sluicegate.cli.init:init",
+    name="init",
+    usage="Usage: sluicegate init [FILE] [OPTIONS]",
+    help="""Write a settings file with every setting, its meaning and its default, commented out.
+
+It is found without a flag where it is called sluicegate.toml and commands are started in its folder.""",
+    help_epilogue="""Examples:
+  sluicegate init
+  sluicegate init /etc/sluicegate.toml
+
+Exit codes:
+  0  written
+  2  it is there already, or cannot be written""",
+    sort_key=8,
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.

@@ -85,7 +85,7 @@ async def _receive(request: Request, aside: Path, boundary: str, bytes_max: int,
                 elif name == wanted:
                     found.bytes += len(event)
                     if found.bytes > bytes_max:
-                        raise Problem(413, "payload_too_large", f"The file has more than {bytes_max:,} bytes.")
+                        raise Problem(400, "invalidPayload", "File is too large.", param=wanted)  # F§5.3
                     waiting += event
                     last = bytes(event[-1:]) or last
                 else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,9 +38,16 @@ def serve(settings: Settings, *, host: str, port: int, ready: Callable[[str, str
         ready: Called with the URL once connections are accepted, and with a first key if there was none.
 
     Raises:
-        UsageError: the address cannot be listened on, or no provider is set.
+        UsageError: the address cannot be listened on, a TLS file not read, or no provider is set.
         StateUnusable: another gateway serves this data folder.
     """
+    os.umask(0o077)  # clients' files are nobody else's on this machine
+    for name in ("gateway_tls_cert", "gateway_tls_key"):
+        path = getattr(settings, name)
+        if path is not None and not os.access(path, os.R_OK):
+            raise UsageError(f"{name}: {path} cannot be read; name a PEM file that this user may read")
+    if settings.gateway_tls_key is not None and settings.gateway_tls_cert is None:
+        raise UsageError("gateway_tls_key is set without gateway_tls_cert; set both")
     try:
         listener = socket.create_server((host, port), backlog=2048)
     except OSError as error:
@@ -82,10 +90,12 @@ async def _serve(
         gatekeeper = Gatekeeper(ctx.store)
         app = make_app(Gateway(ctx=ctx, desk=desk, settings=settings, gatekeeper=gatekeeper, metrics=metrics))
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, proxy_headers=False, lifespan="off", server_header=False,
+            app, log_level="warning", access_log=False, lifespan="off", server_header=False,
+            proxy_headers=bool(settings.gateway_proxies), forwarded_allow_ips=settings.gateway_proxies or None,
+            ssl_certfile=settings.gateway_tls_cert, ssl_keyfile=settings.gateway_tls_key,
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=65_536,
         )  # fmt: skip
-        url = f"http://{host}:{listener.getsockname()[1]}"
+        url = f"{'https' if settings.gateway_tls_cert else 'http'}://{host}:{listener.getsockname()[1]}"
         server = _Server(config, lambda: ready(url, key), desk.stop)
         turning = asyncio.create_task(desk.run())
         try:
