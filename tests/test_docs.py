@@ -24,7 +24,7 @@ def test_every_command_has_its_page_and_every_link_its_target() -> None:
     for page in pages:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
-    for command in ("run", "check", "quota", "batches", "emulate", "prune", "config", "gateway"):
+    for command in ("run", "check", "quota", "batches", "emulate", "prune", "config", "gateway", "init"):
         assert (ROOT / "docs" / f"{command}.md").exists()
 
 
