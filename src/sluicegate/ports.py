@@ -271,6 +271,12 @@ class Store(Protocol):
         ``function`` must have no effect but through ``Tx`` and may run in another thread.
         """
 
+    async def read(self, function: Callable[[Tx], T], /) -> T:
+        """Run ``function``, which only reads, on what was committed last; it waits for no writer.
+
+        A write in it raises.
+        """
+
     async def version(self) -> tuple[int, int]:
         """Numbers that change when something is committed: through this store, and by others. It costs next to nothing."""
 

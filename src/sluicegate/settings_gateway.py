@@ -47,7 +47,11 @@ class GatewaySettings(BaseSettings):
         "windows than 24h.", section="Gateway",
     )  # fmt: skip
     gateway_file_bytes_max: Count = setting(
-        200_000_000, "The largest file that a client may upload.", section="Gateway", unit="bytes", ge=1
+        536_870_912,
+        "The largest file that a client may upload; it is cut to what the provider takes.",
+        section="Gateway",
+        unit="bytes",
+        ge=1,
     )
     gateway_tenant_file_bytes: Count = setting(
         20_000_000_000, "Bytes of files that one tenant may keep.", section="Gateway", unit="bytes", ge=1

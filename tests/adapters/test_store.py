@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from sluicegate.core.ledger import Balance, Dimension, Entry, Verb, post
 from sluicegate.core.lifecycle import RunState, Stage
 from sluicegate.core.report import Event, EventKind
 from sluicegate.core.rows import BatchRow, DemandRow, DeploymentRow, ForeignRow, PartRow, ResourceRow, RunRow
+from sluicegate.core.tenancy import TenantRow
 from sluicegate.core.waiting import Spans
 from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
@@ -228,3 +230,38 @@ async def test_processes_that_reserve_at_once_never_pass_the_limit(tmp_path: Pat
     await store.close()
     assert codes == [0, 0, 0]
     assert total == Balance(reserved=1_000)
+
+
+async def test_reads_wait_for_no_writer_see_the_last_commit_and_change_nothing(tmp_path: Path) -> None:
+    """While a transaction is open, what was committed before it is read; a write in a read is refused."""
+    store = SqlStore(tmp_path / "s.sqlite3")
+    await store.transact(lambda tx: tx.insert(TenantRow(id="a", weight=1.0, created_at=1.0)))
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(tx: Tx) -> None:
+        tx.insert(TenantRow(id="b", weight=1.0, created_at=2.0))
+        entered.set()
+        assert go_on.wait(20)
+
+    writing = asyncio.create_task(store.transact(slow))
+    await asyncio.to_thread(entered.wait, 20)
+    seen = await asyncio.wait_for(store.read(lambda tx: tx.find(TenantRow)), 10)
+    go_on.set()
+    await writing
+
+    assert [row.id for row in seen] == ["a"]
+    assert [row.id for row in await store.read(lambda tx: tx.find(TenantRow))] == ["a", "b"]
+    with pytest.raises(StateUnusable):
+        await store.read(lambda tx: tx.remove(TenantRow, "a"))
+    await store.close()
+
+
+async def test_rows_are_counted_by_a_column_and_usage_by_tenant(tmp_path: Path) -> None:
+    """For metrics and for limits of spend."""
+    store = SqlStore(tmp_path / "s.sqlite3")
+    rows = [TenantRow(id=name, weight=1.0, created_at=1.0) for name in "abc"]
+    await store.transact(lambda tx: tx.insert(*rows))
+
+    assert await store.read(lambda tx: tx.tally(TenantRow, "id")) == {"a": 1, "b": 1, "c": 1}
+    assert await store.read(lambda tx: tx.used_by_tenant("a", 0.0)) == []
+    await store.close()

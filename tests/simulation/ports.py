@@ -123,6 +123,9 @@ class Store:
             raise Died
         return await self._store.version()
 
+    async def read(self, function: Callable[[Any], Any]) -> Any:
+        return await self._store.read(function)
+
     async def close(self) -> None:
         return None
 

@@ -256,6 +256,9 @@ class DyingStore:
     async def version(self) -> tuple[int, int]:
         return await self._store.version()
 
+    async def read(self, function: Any) -> Any:
+        return await self._store.read(function)
+
     async def close(self) -> None:
         await self._store.close()
 

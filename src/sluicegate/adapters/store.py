@@ -364,6 +364,7 @@ class SqlStore:
         )
         sa.event.listen(self._engine, "connect", self._prepare)
         sa.event.listen(self._engine, "begin", _begin_immediate)
+        self._reading = None if inline else _Reading(path)
         try:
             # One process at a time: SQLite does not wait when two switch a new file to WAL at once.
             with _alone(path.with_name(f"{path.name}.opening")):
@@ -417,10 +418,12 @@ class SqlStore:
             with self._engine.begin() as connection:
                 return function(cast(Tx, SqlTx(connection)))
         except sa.exc.OperationalError as error:
-            raise StateUnusable(
-                f"the data folder's database {self._path} failed: {error.orig}; what was committed before is safe. "
-                "Free disk space or mend the folder, then start again"
-            ) from error
+            raise _failed(self._path, error) from error
+
+    async def read(self, function: Callable[[Tx], T], /) -> T:
+        if self._reading is None:
+            return self._transact(function)
+        return await self._reading.read(function)
 
     async def version(self) -> tuple[int, int]:
         if self._executor is None:
@@ -439,7 +442,49 @@ class SqlStore:
     async def close(self) -> None:
         if self._executor is not None:
             self._executor.shutdown()
+        if self._reading is not None:
+            self._reading.close()
         self._engine.dispose()
+
+
+class _Reading:
+    """A connection of its own for reads, in a thread of its own: WAL lets it see the last commit while others write."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="reads")
+        self._engine = sa.create_engine(
+            f"sqlite:///{path}", poolclass=sa.pool.StaticPool,
+            connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
+        )  # fmt: skip
+        sa.event.listen(self._engine, "connect", _only_reads)
+        sa.event.listen(self._engine, "begin", _begin)
+
+    async def read(self, function: Callable[[Tx], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._read, function)
+
+    def _read(self, function: Callable[[Tx], T]) -> T:
+        try:
+            with self._engine.begin() as connection:
+                return function(cast(Tx, SqlTx(connection)))
+        except sa.exc.OperationalError as error:
+            raise _failed(self._path, error) from error
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._engine.dispose()
+
+
+def _only_reads(connection: sqlite3.Connection, record: object) -> None:
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "query_only=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _failed(path: Path, error: sa.exc.OperationalError) -> StateUnusable:
+    return StateUnusable(
+        f"the data folder's database {path} failed: {error.orig}; what was committed before is safe. Free disk space or "
+        "mend the folder, then start again"
+    )
 
 
 @contextmanager
@@ -452,3 +497,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _begin_immediate(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

@@ -99,6 +99,9 @@ OPENAI: Final = Limits(
     ),
 )  # fmt: skip
 
+UPLOAD_BYTES_MAX: Final = 209_715_200
+"""Of one batch input file: Azure refuses the upload of a larger one, OpenAI the batch (F§3.1, F§5.3)."""
+
 ENQUEUED_REQUESTS_MAX: Final = 1_000_000
 """OpenAI's limit of enqueued requests for embeddings, per model (its error text, F§5.3)."""
 

@@ -42,6 +42,9 @@ STALLED_S: Final = 60.0
 CHECKS: Final = 2
 """Input files that are checked at the same time."""
 
+SHOWN_S: Final = 5.0
+"""How often a driver says where its batch stands: an expectation of minutes need not be newer."""
+
 AGAIN_S: Final = 5.0
 AGAIN_MOST_S: Final = 60.0
 
@@ -318,7 +321,7 @@ class Desk:
                 resumed = batch.id in self._again or bool(await ctx.store.transact(lambda tx: tx.parts(run=run.id)))
                 await runs.perform(
                     ctx, run, ways=runs.Ways(new=True), stop=self._stop, started_at=batch.created_at, resumed=resumed,
-                    show=lambda progress: self._shown(batch.id, progress),
+                    show=lambda progress: self._shown(batch.id, progress), show_s=SHOWN_S,
                 )  # fmt: skip
             await self._finish(batch, run.id)
         except Interrupted:

@@ -37,13 +37,14 @@ AHEAD: Final = 12
 GLANCE_S: Final = 1.0
 GLANCE_SHARED_S: Final = 0.05
 """Between two glances at whether another process has committed something (a person's ``pause`` or ``cancel``); more often
-while other live runs share a deployment: their looks release for us too."""
+while another live run shares a deployment: its looks release for us too. Among many, each glances seldom: whichever does
+next takes the room, and their turns together cost no more than those of a few."""
 
 TURN_S: Final = 5.0
 """Between two turns at most, though nothing is committed: a process that died frees its lock without a word."""
 
 SHOW_S: Final = 1.0
-"""Between two turns at most where somebody watches."""
+"""Between two turns at most where a person watches."""
 
 STOP_WAIT_S: Final = 10.0
 """How long a stop waits for creates whose answer is on its way."""
@@ -78,20 +79,20 @@ class Driver:
 
     Args:
         started_at: When the person started it, Unix seconds.
-        show: Called about once a second with where the run stands.
+        show: Called every ``show_s`` seconds or so with where the run stands.
         stop: Set by the person's Ctrl-C: no new parts.
     """
 
     def __init__(
         self, ctx: Context, run: RunRow, *, sight: watcher.Sight, stop: asyncio.Event,
-        show: Callable[[Progress], None] | None, started_at: float,
+        show: Callable[[Progress], None] | None, started_at: float, show_s: float = SHOW_S,
     ) -> None:  # fmt: skip
         self._ctx = ctx
         self._run_id = run.id
         self._run = run
         self._sight = sight
         self._stop = stop
-        self._show = show
+        self._show, self._show_s = show, show_s
         self._started_at = started_at
         self._state = _State()
         self._lanes = asyncio.Semaphore(LANES)
@@ -156,21 +157,31 @@ class Driver:
                 raise state.fatal
             if self._stop.is_set():
                 await self._interrupt()
-            run = await self._ctx.store.transact(lambda tx: tx.run(self._run_id))
+            run, due, refused = await self._glimpse()
             if run is None or run.state is RunState.CANCELLING:
                 raise Interrupted(f"run {self._run_id} was cancelled by hand (sluicegate batches cancel)")
             live = await self._live()
-            await self._look()
+            await self._look(due)
             await self._collect_ended()
             if run.closing is not None:
                 await self._close(run.closing)
             else:
-                await self._admit(live)
+                await self._admit(live, refused)
             await self._write()
             await self._report(live)
             if self._joiner.complete and not state.submitting:
                 return
-            await self._sleep(len(live) > 1)
+            await self._sleep(len(live))
+
+    async def _glimpse(self) -> tuple[RunRow | None, float, bool]:
+        """What a turn begins with: the run, when a look is due, and whether refused parts keep files."""
+        now = self._ctx.clock.now()
+
+        def read(tx: Tx) -> tuple[RunRow | None, float, bool]:
+            refused = tx.parts(run=self._run_id, stages=frozenset({Stage.REFUSED}))
+            return tx.run(self._run_id), self._look_due(tx, now), any(not part.cleaned for part in refused)
+
+        return await self._ctx.store.read(read)
 
     async def _close(self, closing: str) -> None:
         for key in await closer.settle_waiting(self._ctx, self._work, closing):
@@ -182,13 +193,10 @@ class Driver:
         """Runs that living processes drive."""
         return await live_runs(self._ctx) | {self._run_id}
 
-    async def _look(self) -> None:
+    async def _look(self, due: float) -> None:
         ctx, state = self._ctx, self._state
         now = ctx.clock.now()
-        if now < state.look_again_at:
-            return
-        due = await ctx.store.transact(lambda tx: self._look_due(tx, now))
-        if now < due:
+        if now < max(due, state.look_again_at):
             return
         try:
             await watcher.look(ctx, self._sight)
@@ -222,7 +230,7 @@ class Driver:
         return min(times, default=row.listed_at + policy.poll_max_s)
 
     async def _collect_ended(self) -> None:
-        ended = await self._ctx.store.transact(lambda tx: tx.parts(run=self._run_id, stages=frozenset({Stage.ENDED})))
+        ended = await self._ctx.store.read(lambda tx: tx.parts(run=self._run_id, stages=frozenset({Stage.ENDED})))
         now = self._ctx.clock.now()
         for part in ended:
             if now >= self._state.collect_again_at.get(part.id, 0.0):
@@ -251,7 +259,7 @@ class Driver:
             self._state.wake.set()
             await collector.clean(ctx, part)
 
-    async def _admit(self, live: frozenset[str]) -> None:
+    async def _admit(self, live: frozenset[str], refused: bool) -> None:
         ctx, state, work = self._ctx, self._state, self._work
         if await self._over_cost():
             return
@@ -266,7 +274,8 @@ class Driver:
                     break
                 state.reasons.pop(name, None)
                 self._start_submit(verdict, fresh=True)
-        await self._drop_refused_files()
+        if refused:
+            await self._drop_refused_files()
 
     async def _held_back(self, name: str, verdict: HoldBack) -> None:
         before = self._state.reasons.get(name)
@@ -340,13 +349,13 @@ class Driver:
 
     async def _report(self, live: frozenset[str]) -> None:
         now = self._ctx.clock.now()
-        if self._show is None or (now < self._state.shown_at + 1.0 and not self._joiner.complete):
+        if self._show is None or (now < self._state.shown_at + self._show_s and not self._joiner.complete):
             return
         self._state.shown_at = now
         reasons = [f"{name}: {held.reason}" for name, held in self._state.reasons.items()]
         waits_for = "; ".join(reasons) or "room is being filled"
         self._show(
-            await self._ctx.store.transact(
+            await self._ctx.store.read(
                 lambda tx: overview.progress(
                     tx, tx.run(self._run_id) or self._run, self._ctx.policy, now, live, settled=self._joiner.settled,
                     failed=self._joiner.failed, started_at=self._started_at, waits_for=waits_for,
@@ -355,18 +364,19 @@ class Driver:
             )
         )  # fmt: skip
 
-    async def _sleep(self, shared: bool) -> None:
+    async def _sleep(self, live: int) -> None:
         """Until something of ours is done, another process has changed something, or the next turn is due."""
         ctx, state = self._ctx, self._state
         now = ctx.clock.now()
-        due = await ctx.store.transact(lambda tx: self._look_due(tx, now))
+        due = await ctx.store.read(lambda tx: self._look_due(tx, now))
         again = [held.until for held in state.reasons.values() if held.until is not None]
         look_at = max(due, state.look_again_at, now + GLANCE_SHARED_S)
         soonest = min(at for at in (look_at, *again, *state.collect_again_at.values()) if at > now)
-        until = min(now + (TURN_S if self._show is None else SHOW_S), soonest)
+        until = min(now + (TURN_S if self._show is None else self._show_s), soonest)
+        glance = min(GLANCE_S, GLANCE_SHARED_S * live / 2) if live > 1 else GLANCE_S
         seen = await ctx.store.version()
         while now < until and not state.wake.is_set() and not self._stop.is_set():
-            await self._doze(min(GLANCE_SHARED_S if shared else GLANCE_S, until - now))
+            await self._doze(min(glance, until - now))
             if await ctx.store.version() != seen:
                 return
             now = ctx.clock.now()
@@ -482,7 +492,7 @@ class Driver:
 
 async def live_runs(ctx: Context) -> frozenset[str]:
     """Runs that living processes drive, by their locks."""
-    runs = await ctx.store.transact(lambda tx: tx.runs(unfinished=True))
+    runs = await ctx.store.read(lambda tx: tx.runs(unfinished=True))
     return frozenset(run.id for run in runs if not ctx.lock.is_free(lock_name(run.id)))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from sluicegate.core.index import Index
-from sluicegate.core.limits import limits_of
+from sluicegate.core.limits import UPLOAD_BYTES_MAX, limits_of
 from sluicegate.core.line import UNREADABLE
 from sluicegate.core.types import Dialect
 from sluicegate.service.intake import Inspection
@@ -57,6 +57,11 @@ def _provider_alone(inspection: Inspection, source: Path, endpoint: str, dialect
     def say(code: str, message: str) -> None:
         found.append({"code": code, "message": message, "param": None, "line": None})
 
+    size = source.stat().st_size
+    if not azure and size > UPLOAD_BYTES_MAX:
+        name = next((group.model for index in inspection.indexes for group in index.groups if group.model), "requested")
+        say("invalid_request",
+            f"The batch input file is larger than the {UPLOAD_BYTES_MAX} maximum for the {name} model")  # fmt: skip
     most = limits_of(dialect).requests_per_batch
     for index in inspection.indexes:
         models = sorted({group.model for group in index.groups if group.model})

@@ -20,7 +20,7 @@ from sluicegate.ports import Tx
 from sluicegate.service import overview, submitter, watcher
 from sluicegate.service.adopt import adopt
 from sluicegate.service.context import Context, note
-from sluicegate.service.drive import Driver, lock_name
+from sluicegate.service.drive import SHOW_S, Driver, lock_name
 from sluicegate.service.salvage import reopen
 
 FOLLOW_S: Final = 0.5
@@ -37,7 +37,7 @@ class Ways:
 
 async def perform(
     ctx: Context, run: RunRow, *, ways: Ways, stop: asyncio.Event, show: Callable[[Progress], None] | None,
-    started_at: float, resumed: bool,
+    started_at: float, resumed: bool, show_s: float = SHOW_S,
 ) -> RunResult:  # fmt: skip
     """Drive ``run``, or follow the process that does, until every request is settled.
 
@@ -68,7 +68,8 @@ async def perform(
                 f"run {run.id} {'goes on' if resumed else 'starts'}: {run.requests:,} requests, {run.tokens:,} tokens",
                 run=run.id, requests=run.requests, tokens=run.tokens, resumed=resumed,
             )  # fmt: skip
-            await Driver(ctx, fresh, sight=watcher.Sight(), stop=stop, show=show, started_at=started_at).run()
+            await Driver(ctx, fresh, sight=watcher.Sight(), stop=stop, show=show, started_at=started_at,
+                         show_s=show_s).run()  # fmt: skip
         return await result(ctx, run.id, started_at)
     finally:
         ctx.lock.release(lock_name(run.id))

@@ -73,7 +73,7 @@ class Gatekeeper:
             name = ""
         seen_at, row = self._known.get(name, (0.0, None))
         if time.monotonic() - seen_at > REMEMBERED_S:
-            found = await self._store.transact(lambda tx: tx.find(KeyRow, id=f"key_{name}"))
+            found = await self._store.read(lambda tx: tx.find(KeyRow, id=f"key_{name}"))
             row = found[0] if found else None
             if len(self._known) >= REMEMBERED_MOST:
                 self._known.clear()

@@ -211,14 +211,14 @@ async def list_batches(request: Request) -> Response:
     else:
         rows, more = await page(request, ClientBatchRow, default=20, most=100, **caller.sees)
     outlook = gateway.desk.outlook
-    items = await gateway.ctx.store.transact(lambda tx: [batch_json(tx, row, family, outlook(row.id)) for row in rows])
+    items = await gateway.ctx.store.read(lambda tx: [batch_json(tx, row, family, outlook(row.id)) for row in rows])
     return JSONResponse(listing(items, more))
 
 
 async def _filtered(request: Request, caller: Caller) -> tuple[list[ClientBatchRow], bool]:
     """A page of the batches that Azure's ``$filter`` lets through."""
     query = request.query_params
-    rows = await gateway_of(request).ctx.store.transact(lambda tx: tx.find(ClientBatchRow, **caller.sees))
+    rows = await gateway_of(request).ctx.store.read(lambda tx: tx.find(ClientBatchRow, **caller.sees))
     known = {row.id: row for row in rows}
     items = [
         {"id": row.id, "created_at": int(row.created_at), "status": row.status.value, "endpoint": row.endpoint,
@@ -244,7 +244,7 @@ async def _answer(request: Request, id_: str) -> tuple[ClientBatchRow, dict[str,
             return None
         return found[0], batch_json(tx, found[0], family_of(request.url.path), gateway.desk.outlook(id_))
 
-    found = await gateway.ctx.store.transact(read)
+    found = await gateway.ctx.store.read(read)
     if found is None:
         raise not_found(request, "batch", id_)
     return found
@@ -260,7 +260,7 @@ async def show(request: Request, id: str) -> Response:
 async def parts(request: Request, id: str) -> Response:
     """The provider batches that it became."""
     batch, _ = await _answer(request, id)
-    rows = await gateway_of(request).ctx.store.transact(lambda tx: tx.parts(run=batch.run) if batch.run else [])
+    rows = await gateway_of(request).ctx.store.read(lambda tx: tx.parts(run=batch.run) if batch.run else [])
     return JSONResponse(listing([part_json(part) for part in rows if part.attempt or part.provider_batch], False))
 
 

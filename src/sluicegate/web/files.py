@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from sluicegate.core.limits import UPLOAD_BYTES_MAX
 from sluicegate.core.tenancy import FileRow
 from sluicegate.core.types import Dialect
 from sluicegate.ports import Tx
@@ -49,7 +50,7 @@ async def find_file(request: Request, id_: str) -> FileRow:
     """The caller's file, or 404."""
     caller = await caller_of(request)
     ctx = gateway_of(request).ctx
-    found = await ctx.store.transact(lambda tx: tx.find(FileRow, id=id_, **caller.sees))
+    found = await ctx.store.read(lambda tx: tx.find(FileRow, id=id_, **caller.sees))
     if not found or (found[0].expires_at is not None and found[0].expires_at <= ctx.clock.now()):
         raise not_found(request, "file", id_)
     return found[0]
@@ -67,7 +68,10 @@ async def create(request: Request) -> Response:
     await check_room(gateway, caller.tenant)
     aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
     try:
-        got = await receive(request, aside, gateway.settings.gateway_file_bytes_max)
+        most = gateway.settings.gateway_file_bytes_max
+        if gateway.settings.gateway_strict and family.azure:
+            most = min(most, UPLOAD_BYTES_MAX)
+        got = await receive(request, aside, most)
         check_purpose(got.fields.get("purpose"))
         if got.filename is None:
             raise Problem(400, "invalidPayload", "The file is missing.", param="file")

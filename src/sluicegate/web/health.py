@@ -89,4 +89,4 @@ async def metrics(request: Request) -> Response:
             drivers={"turning": desk.driven - stalled, "stalled": stalled}, wrong=wrong,
         )  # fmt: skip
 
-    return Response(gateway.metrics.text(await ctx.store.transact(read)), media_type=CONTENT_TYPE_LATEST)
+    return Response(gateway.metrics.text(await ctx.store.read(read)), media_type=CONTENT_TYPE_LATEST)

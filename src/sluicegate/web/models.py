@@ -27,7 +27,7 @@ async def _names(request: Request) -> list[str]:
     if gateway.settings.gateway_models:
         return sorted(gateway.settings.gateway_models)
     resource = gateway.ctx.backend.resource
-    return [row.name for row in await gateway.ctx.store.transact(lambda tx: tx.deployments(resource=resource))]
+    return [row.name for row in await gateway.ctx.store.read(lambda tx: tx.deployments(resource=resource))]
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ async def page(request: Request, kind: type[R], *, default: int, most: int, **eq
             beyond = (known[0].created_at, known[0].id)
         return tx.page(kind, newest_first=newest_first, beyond=beyond, limit=limit + 1, **equal)
 
-    rows = await gateway_of(request).ctx.store.transact(read)
+    rows = await gateway_of(request).ctx.store.read(read)
     more, rows = len(rows) > limit, rows[:limit]
     return (rows[::-1] if backwards else rows), more
 

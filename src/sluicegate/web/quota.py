@@ -29,7 +29,7 @@ async def _rows(request: Request) -> list[dict[str, Any]]:
     ctx = gateway_of(request).ctx
     live = await live_runs(ctx)
     now = ctx.clock.now()
-    return await ctx.store.transact(
+    return await ctx.store.read(
         lambda tx: [
             asdict(overview.quota(tx, row, ctx.policy, now, live))
             for row in tx.deployments(resource=ctx.backend.resource)
@@ -63,7 +63,7 @@ async def check(request: Request) -> Response:
     file_id = (await json_body(request)).get("input_file_id")
     if not isinstance(file_id, str):
         raise Problem(400, "invalid_value", "Missing required parameter: 'input_file_id'.", param="input_file_id")
-    found = await gateway.ctx.store.transact(lambda tx: tx.find(FileRow, id=file_id, **caller.sees))
+    found = await gateway.ctx.store.read(lambda tx: tx.find(FileRow, id=file_id, **caller.sees))
     if not found:
         raise not_found(request, "file", file_id)
     if CHECKING.locked():
@@ -78,7 +78,7 @@ async def _forecasts(gateway: Gateway, inspection: Inspection) -> dict[str, Any]
     ctx = gateway.ctx
     live = await live_runs(ctx)
     now = ctx.clock.now()
-    rows = await ctx.store.transact(
+    rows = await ctx.store.read(
         lambda tx: {
             row.name: overview.quota(tx, row, ctx.policy, now, live)
             for row in tx.deployments(resource=ctx.backend.resource)
