@@ -89,12 +89,13 @@ def bring(url: str, secret: str, sources: list[Path], poll_s: float) -> list[flo
                 )
             )  # fmt: skip
         for source, batch in zip(sources, made, strict=True):
-            while batch.status not in ("completed", "failed", "expired", "cancelled"):
+            seen = client.batches.retrieve(batch.id)
+            while seen.status not in ("completed", "failed", "expired", "cancelled"):
                 time.sleep(poll_s)
-                batch = client.batches.retrieve(batch.id)
-            assert batch.status == "completed" and batch.output_file_id, batch
+                seen = client.batches.retrieve(batch.id)
+            assert seen.status == "completed" and seen.output_file_id, seen
             ends.append(time.monotonic() - began)
-            answers = client.files.content(batch.output_file_id).text.splitlines()
+            answers = client.files.content(seen.output_file_id).text.splitlines()
             wanted = [json.loads(line)["custom_id"] for line in source.open(encoding="utf-8")]
             assert [json.loads(line)["custom_id"] for line in answers] == wanted, "not complete and in order"
     return ends
