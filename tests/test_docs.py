@@ -33,3 +33,12 @@ def test_the_providers_literal_texts_stand_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for text in ("token_limit_exceeded", "surpassed the configured limit of 30K", "Enqueued token limit reached for"):
         assert text in readme
+
+
+def test_every_test_that_the_security_page_names_exists() -> None:
+    """A row without its test would be a promise only."""
+    named = re.findall(r"`(tests/\S+?\.py)::(test_\w+)`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
+
+    assert len(named) > 15
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path} has no {name}"

@@ -69,6 +69,9 @@ class GatewaySettings(BaseSettings):
         "", "Addresses, separated by commas, of proxies whose `X-Forwarded-*` headers are believed; `*` for all.",
         section="Gateway",
     )  # fmt: skip
+    gateway_body_idle: Seconds = setting(
+        60.0, "A request whose body stops coming for so long is ended.", section="Gateway", unit="duration", gt=0
+    )
     gateway_log: Literal["text", "json"] = setting("text", "How log lines look on standard error.", section="Gateway")
     gateway_metrics: Literal["open", "key", "off"] = setting(
         "open",

@@ -21,6 +21,9 @@ _TRACE: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[
 UNROUTED: Final = "none"
 """The route of paths that there are not; methods that HTTP does not have count as OTHER."""
 
+SAFE: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+"""On every answer: nothing is taken for a page that is none, nothing stays in a cache on the way."""
+
 _PREFIX: Final = re.compile("/(?:openai/v1|openai|v1)(?=/)")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -53,7 +56,7 @@ class Access:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", name)]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", name), *SAFE]
             sent += len(message.get("body", b""))
             await send(message)
 

@@ -176,7 +176,7 @@ async def content(request: Request, id: str) -> Response:
     start, stop, status = byte_range(request.headers.get("range"), file.bytes)
     headers = {
         "content-length": str(stop - start), "content-type": "application/octet-stream", "accept-ranges": "bytes",
-        "etag": f'"{file.sha256}"',
+        "etag": f'"{file.sha256}"', "content-disposition": "attachment",
     }  # fmt: skip
     if status == 206:
         headers["content-range"] = f"bytes {start}-{stop - 1}/{file.bytes}"

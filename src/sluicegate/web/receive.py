@@ -14,6 +14,7 @@ import multipart
 from starlette.requests import Request
 
 from sluicegate.web.dialects import Problem
+from sluicegate.web.state import body_of
 
 FIELD_BYTES_MAX: Final = 65_536
 FIELDS_MAX: Final = 32
@@ -68,7 +69,7 @@ async def _receive(request: Request, aside: Path, boundary: str, bytes_max: int,
             out.write(content)
             found.lines += content.count(b"\n")
 
-        async for chunk in request.stream():
+        async for chunk in body_of(request):
             for event in parser.parse(chunk):
                 if isinstance(event, multipart.MultipartSegment):
                     segments += 1

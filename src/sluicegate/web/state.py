@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,12 +45,26 @@ async def caller_of(request: Request) -> Caller:
     return caller
 
 
+async def body_of(request: Request) -> AsyncIterator[bytes]:
+    """The body in pieces; a Problem (408) if the client stops sending for as long as the settings allow."""
+    pieces = request.stream()
+    idle_s = gateway_of(request).settings.gateway_body_idle
+    while True:
+        try:
+            piece = await asyncio.wait_for(anext(pieces), idle_s)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Problem(408, "request_timeout", f"No byte of the body came for {idle_s:g} s.", retry=True) from None
+        yield piece
+
+
 async def json_body(request: Request) -> dict[str, Any]:
     """The body as a JSON object of bounded size, or a Problem."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(415, "unsupported_media_type", "Send the body without Content-Encoding.")
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in body_of(request):
         body += chunk
         if len(body) > JSON_BYTES_MAX:
             raise Problem(413, "payload_too_large", f"The body has more than {JSON_BYTES_MAX:,} bytes.")
