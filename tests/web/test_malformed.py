@@ -167,12 +167,13 @@ RAW = {
     b"0\r\n\r\nGET /v1/files HTTP/1.1\r\n\r\n",
     "bad chunk": b"POST /v1/batches HTTP/1.1\r\nhost: x\r\nKEY\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     "chunks without end": b"POST /v1/files HTTP/1.1\r\nhost: x\r\nKEY\r\ncontent-type: multipart/form-data; boundary=b\r\n"
-    b"transfer-encoding: chunked\r\n\r\n4\r\n--b\r\n",
+    b"transfer-encoding: chunked\r\n\r\n5\r\n--b\r\n\r\n",
     "upload that stops": b"POST /v1/files HTTP/1.1\r\nhost: x\r\nKEY\r\ncontent-type: multipart/form-data; boundary=b\r\n"
     b"content-length: 9000\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nabc",
     "negative length": b"POST /v1/batches HTTP/1.1\r\nhost: x\r\nKEY\r\ncontent-length: -1\r\n\r\n",
     "http 1.0": b"GET /healthz HTTP/1.0\r\n\r\n",
-    "pipelined": b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 3 + b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    "pipelined": b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 3
+    + b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
 }  # fmt: skip
 
 
@@ -190,15 +191,12 @@ def test_broken_connections_end_and_leave_nothing(hardy: Served, name: str) -> N
                 wire.shutdown(socket.SHUT_WR)
             while b"\r\n\r\n" not in answer and (piece := wire.recv(65_536)):
                 answer += piece
-        except ConnectionError:
+        except OSError:
             answer = answer or b"closed"
     if answer.startswith(b"HTTP/"):
         assert int(answer.split()[1]) < 500, answer
     if name in ("chunks without end", "upload that stops"):
-        assert (
-            b" 408 " in answer.partition(b"\r\n")[0]
-            and b"No byte of the body came" in answer + b"No byte of the body came"
-        )
+        assert b" 408 " in answer.partition(b"\r\n")[0]
     limit = time.monotonic() + 10
     while kept(hardy) != before and time.monotonic() < limit:
         time.sleep(0.05)
