@@ -189,3 +189,20 @@ def test_quota_check_says_what_a_file_would_be_and_submits_nothing(
     assert provider.report()["batches"] == before
     with pytest.raises(openai.NotFoundError):
         client.post("/quota/check", body={"input_file_id": "file-never"}, cast_to=object)
+
+
+def test_quota_check_takes_lines_as_well_and_keeps_nothing(gateway: Served) -> None:
+    """Without an upload: the problems by line, the tokens, what fits."""
+    body = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello"}]}
+    good = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    kept = sorted(path.name for path in (gateway.state / "inputs").iterdir())
+    http, headers = gateway.client()._client, {"api-key": gateway.key}
+    answer = http.post(
+        f"{gateway.url}/v1/quota/check", json={"lines": [good, {"custom_id": "b"}]}, headers=headers
+    ).json()
+
+    assert (answer["requests"], answer["problem_count"]) == (2, 1)
+    assert (answer["problems"][0]["line"], answer["problems"][0]["code"]) == (2, "missing_required_parameter")
+    assert answer["tokens"] > 5 and "gpt-4.1" in answer["deployments"]
+    assert sorted(path.name for path in (gateway.state / "inputs").iterdir()) == kept
+    assert http.post(f"{gateway.url}/v1/quota/check", json={"lines": "x"}, headers=headers).status_code == 400

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import asdict
 from typing import Any, Final
 
+import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -54,22 +55,42 @@ async def quota_of(request: Request, deployment: str) -> Response:
 
 @router.post("/quota/check", summary="What would this file be?")
 async def check(request: Request) -> Response:
-    """``{"input_file_id": …}``: its problems and tokens, and per deployment what fits now and when all would be done.
+    """``{"input_file_id": …}`` or ``{"lines": [{"custom_id": …}, …]}``: problems and tokens, and per deployment what fits
+    now and when all would be done.
 
     Nothing is submitted, and no provider is asked.
     """
     caller = await caller_of(request)
     gateway = gateway_of(request)
-    file_id = (await json_body(request)).get("input_file_id")
+    body = await json_body(request)
+    file_id, lines = body.get("input_file_id"), body.get("lines")
+    if isinstance(lines, list) and file_id is None:
+        return await _answer(gateway, "lines", None, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
     if not isinstance(file_id, str):
-        raise Problem(400, "invalid_value", "Missing required parameter: 'input_file_id'.", param="input_file_id")
+        raise Problem(
+            400, "invalid_value", "Missing required parameter: 'input_file_id' or 'lines'.", param="input_file_id"
+        )
     found = await gateway.ctx.store.read(lambda tx: tx.find(FileRow, id=file_id, **caller.sees))
     if not found:
         raise not_found(request, "file", file_id)
+    return await _answer(gateway, found[0].id, found[0].blob, b"")
+
+
+async def _answer(gateway: Gateway, name: str, blob: str | None, content: bytes) -> Response:
+    """Check a file that is there, or ``content``, which is kept for as long as that takes."""
     if CHECKING.locked():
         raise Problem(429, "too_many_checks", "Other files are being checked.", retry=True, after_s=2)
     async with CHECKING:
-        inspection = await gateway.desk.inspect(found[0].id, found[0].blob)
+        if blob is not None:
+            inspection = await gateway.desk.inspect(name, blob)
+        else:
+            aside = f"inputs/{gateway.ctx.ids.new('lines')}"
+            path = gateway.ctx.blobs.path(aside)
+            try:
+                await asyncio.to_thread(path.write_bytes, content)
+                inspection = await gateway.desk.inspect(name, aside)
+            finally:
+                path.unlink(missing_ok=True)
     report = inspection.to_json(limit=gateway.settings.limit, dialect=gateway.ctx.backend.dialect)
     return JSONResponse(report | {"deployments": await _forecasts(gateway, inspection)})
 
