@@ -59,6 +59,17 @@ class GatewaySettings(BaseSettings):
     gateway_tenant_batches: Count = setting(
         10_000, "Batches of one tenant that may be open at once.", section="Gateway", unit="batches", ge=1
     )
+    gateway_entra_issuer: str = setting(
+        "", "Take tokens of this issuer beside keys, as `https://login.microsoftonline.com/TENANT/v2.0`.",
+        section="Gateway",
+    )  # fmt: skip
+    gateway_entra_audience: str = setting("", "The audience (`aud`) that a token must be for.", section="Gateway")
+    gateway_entra_jwks: str = setting(
+        "", "Where the issuer publishes its keys: an https address or a file.", section="Gateway"
+    )
+    gateway_entra_tenant_claim: str = setting(
+        "azp", "The claim that names the gateway's tenant; `azp` is the calling application.", section="Gateway"
+    )
     gateway_tls_cert: Path | None = setting(
         None, "Certificate file (PEM, with its chain): the gateway speaks https.", section="Gateway", shown="plain http"
     )

@@ -14,6 +14,7 @@ from sluicegate.core.tenancy import KeyRow, Role
 from sluicegate.ports import Store
 from sluicegate.service.keys import PREFIX, digest_of
 from sluicegate.web.dialects import Problem, family_of
+from sluicegate.web.entra import Entra
 
 REMEMBERED_S: Final = 1.0
 """How long a key that was looked up is believed; a revocation takes effect after this at the latest."""
@@ -39,8 +40,8 @@ class Caller:
 class Gatekeeper:
     """Tells callers apart by their keys."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, entra: Entra | None = None) -> None:
+        self._store, self._entra = store, entra
         self._known: dict[str, tuple[float, KeyRow | None]] = {}
 
     async def caller(self, request: Request, *, writes: bool) -> Caller:
@@ -60,6 +61,12 @@ class Gatekeeper:
             if writes and row.role is Role.OBSERVER:
                 raise Problem(403, "forbidden", "This key may look, not change.", retry=False)
             return Caller(row.tenant, row.id, row.role)
+        token = bearer[7:].strip() if bearer[:7].lower() == "bearer " else ""
+        known = await self._entra.caller(token) if self._entra is not None and token else None
+        if known is not None:
+            if writes and known[2] is Role.OBSERVER:
+                raise Problem(403, "forbidden", "This token may look, not change.", retry=False)
+            return Caller(*known)
         if family.azure:
             raise Problem(
                 401, "401", "Access denied due to invalid subscription key. Make sure to provide a valid key."

@@ -21,6 +21,7 @@ from sluicegate.settings import Settings
 from sluicegate.web import logs
 from sluicegate.web.app import make_app
 from sluicegate.web.auth import Gatekeeper
+from sluicegate.web.entra import Entra
 from sluicegate.web.metrics import Metrics
 from sluicegate.web.state import Gateway
 from sluicegate.wiring import context
@@ -70,6 +71,7 @@ async def _serve(
         said = {"batch": batch, "run": event.run, "part": event.part, "deployment": event.deployment}
         LOG.info("%s", event.kind.value, extra={logs.FIELDS: said})
 
+    entra = Entra(settings) if settings.gateway_entra_issuer else None
     async with context(settings, listen=listen) as ctx:
         if not ctx.lock.acquire(DESK):
             raise StateUnusable(
@@ -87,7 +89,7 @@ async def _serve(
         checkers = ProcessWorkers(settings.workers or None)
         rules = replace(rules_of(settings, ctx.backend.dialect), names=settings.gateway_models)
         desk = Desk(ctx, rules, policy, checkers)
-        gatekeeper = Gatekeeper(ctx.store)
+        gatekeeper = Gatekeeper(ctx.store, entra)
         app = make_app(Gateway(ctx=ctx, desk=desk, settings=settings, gatekeeper=gatekeeper, metrics=metrics))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, lifespan="off", server_header=False,
