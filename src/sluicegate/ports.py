@@ -296,6 +296,9 @@ class Blobs(Protocol):
     async def delete(self, *keys: str) -> None:
         """Remove blobs; absent ones are no error."""
 
+    def keys(self, folder: str) -> list[str]:
+        """What is in a folder now, also what was begun to be written and never finished."""
+
 
 class Lock(Protocol):
     """The sign that a process lives: an OS lock that the system frees when the process dies, however it dies."""

@@ -15,8 +15,9 @@ PROVEN = Allowance(limit=60_000, source="header", proven=60_000, searching=False
 def gate(**changes: object) -> Gate:
     base = Gate(
         limits=PROVEN, belief=Belief(creates_answered=1), reserved=0, held=0, foreign=0, lagging=0, unproven=0,
-        submitting=0, waiting=285_000, largest=3_200, mine=0, my_share=None, serial=0, paused=False, creates_left=100,
-        creates_left_at=None, files_left=100, poll_s=1.0, part_s_least=0.0,
+        submitting=0, waiting=285_000, largest=3_200, mine=0, my_share=None, tenant_share=None, one_over_share=False,
+        serial=0, paused=False,
+        creates_left=100, creates_left_at=None, files_left=100, poll_s=1.0, part_s_least=0.0,
     )  # fmt: skip
     return replace(base, **changes)  # type: ignore[arg-type]
 
@@ -111,7 +112,7 @@ def test_a_run_with_its_fair_share_lets_the_other_go_first() -> None:
 def test_a_run_without_anything_under_way_may_send_one_request_beyond_its_share() -> None:
     """Two runs whose requests exceed half of the limit waited for each other for ever."""
     learned = Allowance(limit=172, source="learned", proven=172, searching=False)
-    verdict = decide(gate(limits=learned, my_share=86, largest=125, waiting=400), 0.0)
+    verdict = decide(gate(limits=learned, my_share=86, one_over_share=True, largest=125, waiting=400), 0.0)
 
     assert isinstance(verdict, Admit) and verdict.size_at_need == 125
     assert isinstance(

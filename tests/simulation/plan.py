@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+GATEWAYS: Final = 0.3
+"""The share of worlds that have a gateway."""
+
 HOWS: Final = ("before", "after", "before", "after", "before", "after", "torn", "full", "stop")
 """How a life ends: at a port call, before or after its effect; torn writes and full disks; ``stop`` is a Ctrl-C."""
 
@@ -24,6 +27,21 @@ BATCHES: Final = ("expire", "stuck_validating", "stuck_in_progress", "slow_valid
 """Faults of whole batches; ``release_late`` and ``slow_validating`` take 25 s, ``count`` counts 1.3 per token."""
 
 
+ENDINGS: Final = ("stay", "stay", "stay", "cancel", "expire", "delete", "parts")
+"""What a client of the gateway does: waits for the end, cancels, meets the due time, deletes its input file at once, uploads
+in parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """One client of the gateway: whose it is, how many requests its batch has, when it comes, and what it does then."""
+
+    tenant: int
+    requests: int
+    at: float
+    ending: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One simulated world.
@@ -38,6 +56,8 @@ class Plan:
         batches: (number of the batch, kind of fault); ``others``: (from when, share of the limit, for how long, listed).
         wire: Through the real adapter and SDK, to the emulator's HTTP surface.
         changes: (when, by what the limit of the first deployment is multiplied from then on).
+        gateway: How the gateway's lives end, None where there is none; ``clients``: who comes to it; ``active``: batches that
+            it drives at once; ``unsure``: the share of clients' calls that are lost on the way there or back.
         lag_s: How long tokens count after a batch's end; ``list_lag_s``: how long a batch is in no list.
     """
 
@@ -58,6 +78,10 @@ class Plan:
     lag_s: float = 0.0
     list_lag_s: float = 0.0
     wire: bool = False
+    gateway: tuple[tuple[int, str], ...] | None = None
+    clients: tuple[Client, ...] = ()
+    active: int = 64
+    unsure: float = 0.0
 
     @property
     def fair(self) -> bool:
@@ -83,6 +107,29 @@ class Plan:
 
 def draw(seed: int) -> Plan:
     """The plan of a seed; the same on every machine."""
+    plan = _draw(seed)
+    dice = random.Random(f"gateway-{seed}")
+    if dice.random() >= GATEWAYS or sum(plan.inputs) > 300:
+        return plan
+    clients = tuple(
+        Client(tenant=dice.randint(0, 2), requests=dice.choice((1, 5, 10, 20, 40)), at=dice.choice((0.0, 1.0, 5.0, 30.0)),
+               ending=dice.choice(ENDINGS))
+        for _ in range(dice.choice((1, 2, 4, 8)))
+    )  # fmt: skip
+    deaths = tuple((dice.randint(1, 90), dice.choice(HOWS)) for _ in range(dice.choice((0, 4, 8, 16))))
+    if dice.random() < 0.7:  # otherwise runs on the same folder share the limit with it
+        plan = replace(plan, inputs=(), processes=(), second=None)
+    return replace(
+        plan,
+        gateway=deaths,
+        clients=clients,
+        active=dice.choice((2, 64)),
+        unsure=dice.choice((0.0, 0.1, 0.3)),
+        wire=False,
+    )
+
+
+def _draw(seed: int) -> Plan:
     dice = random.Random(f"plan-{seed}")
     inputs = tuple(_size(dice) for _ in range(dice.choice((1, 1, 2))))
     owners = [*range(len(inputs)), *([0] if dice.random() < 0.3 else [])]
@@ -143,6 +190,17 @@ def smaller(plan: Plan) -> Iterator[Plan]:
     for name, usual in (("told", "exact"), ("second", None), ("lag_s", 0.0), ("list_lag_s", 0.0), ("wire", False)):
         if getattr(plan, name) != usual:
             yield replace(plan, **{name: usual})
+    if plan.gateway is not None:
+        for i in range(len(plan.gateway)):
+            yield replace(plan, gateway=plan.gateway[:i] + plan.gateway[i + 1 :])
+        for i, client in enumerate(plan.clients):
+            if len(plan.clients) > 1:
+                yield replace(plan, clients=plan.clients[:i] + plan.clients[i + 1 :])
+            if client.requests > 1:
+                fewer = replace(client, requests=client.requests // 2)
+                yield replace(plan, clients=(*plan.clients[:i], fewer, *plan.clients[i + 1 :]))
+        if plan.unsure:
+            yield replace(plan, unsure=0.0)
     for i, count in enumerate(plan.inputs):
         if count > 1:
             yield replace(plan, inputs=(*plan.inputs[:i], count // 2, *plan.inputs[i + 1 :]))

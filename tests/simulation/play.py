@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -17,6 +18,7 @@ from unittest import mock
 
 from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.store import SqlStore
+from sluicegate.core.report import Event
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
 from sluicegate.emulator.config import Account, Change, Fault
@@ -24,6 +26,7 @@ from sluicegate.emulator.model import LIVE
 from sluicegate.errors import Interrupted, ProviderRefused, StateUnusable
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context, Policy
+from tests.simulation.gatehouse import KEEP_S, Gatehouse
 from tests.simulation.plan import Plan
 from tests.simulation.ports import Blobs, Fate, Locks, Network, Store, Trace, Workers
 from tests.simulation.wire import FAULTS_HERE, KINDS_HERE, WireWorld, one_thread
@@ -43,6 +46,8 @@ def bound_s(plan: Plan) -> float:
         + 3.0 * fills * (plan.validating_s + 10.0 + 3 * plan.lag_s)
         + sum(plan.inputs) * USUAL_TOKENS / plan.rate
     )
+    theirs = sum(client.requests for client in plan.clients)
+    bound += theirs * USUAL_TOKENS * (3.0 * (plan.validating_s + 10.0 + 3 * plan.lag_s) / plan.limit + 1 / plan.rate)
     bound += sum(at + for_s for at, _, for_s, _ in plan.others) + len(plan.batches) * 3 * STUCK_S
     return bound if plan.fair else 3 * bound
 
@@ -183,17 +188,10 @@ class _Play:
 
     async def life(self, number: int, which: int, attempt: int, at: int, how: str) -> None:
         fate = Fate(f"p{number}.{attempt}", self.trace, at, how)
-        ctx = Context(
-            clock=VirtualClock(), ids=SeededIds((self.plan.seed, number, attempt)),
-            store=Store(self.store, fate, self.check), blobs=Blobs(self.folder / "state", fate),
-            workers=Workers(fate), lock=Locks(self.locks, fate), backend=Network(self.world, self.plan, fate),
-            counter=default_counter, policy=POLICY, instance=fate.name,
-            listen=lambda event: self.trace.add(f"  {fate.name}: {event.sentence}"),
-        )  # fmt: skip
-        limit = self.plan.limit_of(which)
+        ctx = self.context(fate, (self.plan.seed, number, attempt))
         request = prepare.Request(
             inputs=(str(self.folder / f"in{which}.jsonl"),), output=self.folder / f"out{which}.jsonl",
-            errors=self.folder / f"err{which}.jsonl", cap={"exact": limit, "none": None, "high": 2 * limit}[self.plan.told],
+            errors=self.folder / f"err{which}.jsonl", cap=self.told(self.plan.limit_of(which)),
         )  # fmt: skip
         try:
             started_at = ctx.clock.now()
@@ -223,17 +221,42 @@ class _Play:
             except (Died, StateUnusable, Interrupted, ProviderRefused):
                 await asyncio.sleep(0.7)
 
+    def context(self, fate: Fate, seed: object, listen: Callable[[Event], None] | None = None) -> Context:
+        """The object graph of one life of a process."""
+
+        def heard(event: Event) -> None:
+            self.trace.add(f"  {fate.name}: {event.sentence}")
+            if listen is not None:
+                listen(event)
+
+        return Context(
+            clock=VirtualClock(), ids=SeededIds(seed), store=Store(self.store, fate, self.check),
+            blobs=Blobs(self.folder / "state", fate), workers=Workers(fate), lock=Locks(self.locks, fate),
+            backend=Network(self.world, self.plan, fate), counter=default_counter, policy=POLICY, instance=fate.name,
+            listen=heard,
+        )  # fmt: skip
+
+    def told(self, limit: int) -> int | None:
+        """What the person says of a limit."""
+        return {"exact": limit, "none": None, "high": 2 * limit}[self.plan.told]
+
     async def all(self) -> None:
         plan = self.plan
         works = [asyncio.ensure_future(self.process(i, w, d)) for i, (w, d) in enumerate(plan.processes)]
+        house = Gatehouse(self) if plan.gateway is not None else None
+        if house is not None:
+            works.append(asyncio.ensure_future(house.serve_all()))
         try:
-            await asyncio.wait_for(asyncio.gather(*works), bound_s(plan))
+            bound = bound_s(plan) + (2 * KEEP_S if house is not None else 0.0)
+            await asyncio.wait_for(asyncio.gather(*works), bound)
         except TimeoutError:
             self.fail("work was not done in time")
         await asyncio.sleep(300.0)  # what is still on its way arrives
         self.world.advance(VirtualClock().now())
         self.check()
         self.at_the_end()
+        if house is not None:
+            house.at_the_end()
 
     def at_the_end(self) -> None:
         for which, count in enumerate(self.plan.inputs):
@@ -262,7 +285,7 @@ def play(plan: Plan) -> Outcome:
     broken: str | None = None
     one = _Play(plan, folder)
     try:
-        with mock.patch("os.fsync"), one_thread(plan.seed) if plan.wire else nullcontext():
+        with mock.patch("os.fsync"), one_thread(plan.seed) if plan.wire or plan.clients else nullcontext():
             loop.run_until_complete(one.all())
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):

@@ -38,6 +38,7 @@ class Fate:
     def __init__(self, name: str, trace: Trace, at: int, how: str) -> None:
         self.name, self.trace, self.at, self.how = name, trace, at, how
         self.stop = asyncio.Event()
+        self.gone = asyncio.Event()
         self.calls = 0
         self.dead = False
 
@@ -62,6 +63,7 @@ class Fate:
 
     def die(self, point: str) -> None:
         self.dead = True
+        self.gone.set()
         self.trace.deaths[point] += 1
         self.trace.add(f"{self.name} DIES {point}")
         raise Died
@@ -124,6 +126,8 @@ class Store:
         return await self._store.version()
 
     async def read(self, function: Callable[[Any], Any]) -> Any:
+        if self._fate.dead:
+            raise Died
         return await self._store.read(function)
 
     async def close(self) -> None:
@@ -151,6 +155,9 @@ class Blobs:
         size = await self._real.write(key, chunks)
         self._fate.leave(number, "write")
         return size
+
+    def keys(self, folder: str) -> list[str]:
+        return self._real.keys(folder)
 
     async def delete(self, *keys: str) -> None:
         number = self._fate.enter("unlink")

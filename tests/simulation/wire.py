@@ -63,7 +63,7 @@ class WireWorld:
         """The adapter of one process."""
         made = connect(
             now=VirtualClock().now, azure_endpoint="http://emulated", azure_api_key="key", api_version="2024-10-21",
-            transport=_Transport(self._app),
+            transport=Transport(self._app),
         )  # fmt: skip
         return made
 
@@ -79,7 +79,7 @@ class _Wires:
         raise _Cut
 
 
-class _Transport(httpx2.AsyncBaseTransport):
+class Transport(httpx2.AsyncBaseTransport):
     """Calls the application in this very loop."""
 
     def __init__(self, app: Any) -> None:
@@ -104,7 +104,7 @@ class _Transport(httpx2.AsyncBaseTransport):
 
         url = request.url
         scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": request.method,
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": request.method,
             "scheme": url.scheme, "path": url.path, "raw_path": url.raw_path.split(b"?")[0], "query_string": url.query,
             "headers": [(name.lower(), value) for name, value in request.headers.raw], "root_path": "",
             "server": ("emulated", 80), "client": ("simulation", 1), "extensions": {TRANSPORT: _Wires()},

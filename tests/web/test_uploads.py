@@ -55,8 +55,14 @@ def test_parts_are_joined_in_the_order_that_complete_names(gateway: Served) -> N
 
     done = client.uploads.complete(upload.id, part_ids=[first.id, last.id])
     assert done.file and client.files.content(done.file.id).read() == CONTENT
+    again = client.uploads.complete(
+        upload.id, part_ids=[first.id, last.id]
+    )  # the answer to the first may have been lost
+    assert again.file and again.file.id == done.file.id
     with pytest.raises(openai.BadRequestError, match="completed already"):
-        client.uploads.complete(upload.id, part_ids=[first.id])
+        client.uploads.parts.create(upload.id, data=io.BytesIO(b"late"))
+    with pytest.raises(openai.BadRequestError, match="completed already"):
+        client.uploads.cancel(upload.id)
 
 
 def test_a_wrong_size_sum_or_part_is_an_error_and_the_upload_goes_on(gateway: Served) -> None:
@@ -70,7 +76,7 @@ def test_a_wrong_size_sum_or_part_is_an_error_and_the_upload_goes_on(gateway: Se
         with pytest.raises(openai.BadRequestError):
             client.uploads.complete(upload.id, **wrong)
     with pytest.raises(openai.BadRequestError, match="more parts or bytes"):
-        client.uploads.parts.create(upload.id, data=io.BytesIO(2 * CONTENT))
+        client.uploads.parts.create(upload.id, data=io.BytesIO(4 * CONTENT))
     assert client.uploads.complete(upload.id, part_ids=[part.id]).status == "completed"
 
 

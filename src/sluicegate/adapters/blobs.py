@@ -72,3 +72,6 @@ class FolderBlobs:
     async def delete(self, *keys: str) -> None:
         for key in keys:
             self.path(key).unlink(missing_ok=True)
+
+    def keys(self, folder: str) -> list[str]:
+        return sorted(f"{folder}/{name}" for name in os.listdir(self.path(f"{folder}/x").parent))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -64,6 +65,43 @@ _ENUMS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
 }
 
 
+@cache
+def _query(kind: type, shape: tuple[tuple[str, str], ...], order: str | None) -> sa.Select[Any]:
+    """The rows of a kind whose columns have the values bound to their names: ``is`` nothing, ``in`` a set, or ``equal`` to one.
+
+    Made once for each shape: most of what a small query costs is the making of its expression.
+    """
+    columns = _TABLES[kind].c
+    query = sa.select(*_COLUMNS[kind])
+    for name, how in shape:
+        if how == "is":
+            query = query.where(columns[name].is_(None))
+        elif how == "in":
+            query = query.where(columns[name].in_(sa.bindparam(name, expanding=True)))
+        else:
+            query = query.where(columns[name] == sa.bindparam(name))
+    if order is not None:
+        name, _, way = order.partition(" ")
+        query = query.order_by(columns[name].desc() if way else columns[name])
+    return query
+
+
+UNFINISHED: Final = frozenset(state for state in RunState if not state.final)
+_WAITING: Final = (
+    sa.select(schema.waiting.c.group, schema.waiting.c.attempt, schema.waiting.c.spans)
+    .where(schema.waiting.c.run == sa.bindparam("run"))
+    .order_by(schema.waiting.c.group, schema.waiting.c.attempt)
+)
+_BALANCE: Final = sa.select(
+    sa.func.coalesce(sa.func.sum(schema.ledger.c.reserved), 0), sa.func.coalesce(sa.func.sum(schema.ledger.c.held), 0)
+).where(schema.ledger.c.scope == sa.bindparam("scope"), schema.ledger.c.dimension == sa.bindparam("dimension"))
+_BALANCE_OF_PART: Final = _BALANCE.where(schema.ledger.c.part == sa.bindparam("part"))
+
+
+def _how(value: object) -> str:
+    return "is" if value is None else "in" if isinstance(value, frozenset) else "equal"
+
+
 def _load(kind: type[Row], values: sa.Row[Any]) -> Row:
     content = dict(zip(_NAMES[kind], values, strict=True))
     for name, enum in _ENUMS.get(kind, {}).items():
@@ -84,14 +122,13 @@ class SqlTx:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
-    def _select(self, kind: type[Row], *where: sa.ColumnElement[bool], order: Any = None) -> list[Row]:
-        query = sa.select(*_COLUMNS[kind]).where(*where)
-        if order is not None:
-            query = query.order_by(order)
-        return [_load(kind, row) for row in self._connection.execute(query)]
+    def _select(self, kind: type[Row], order: str | None = None, /, **equal: Any) -> list[Row]:
+        query = _query(cast(Any, kind), tuple((name, _how(value)) for name, value in equal.items()), order)
+        values = {name: sorted(v) if isinstance(v, frozenset) else v for name, v in equal.items() if v is not None}
+        return [_load(kind, row) for row in self._connection.execute(query, values)]
 
-    def _one(self, kind: type[Row], *where: sa.ColumnElement[bool]) -> Row | None:
-        found = self._select(kind, *where)
+    def _one(self, kind: type[Row], /, **equal: Any) -> Row | None:
+        found = self._select(kind, **equal)
         return found[0] if found else None
 
     def _update(self, table: sa.Table, *where: sa.ColumnElement[bool], **changes: Any) -> int:
@@ -114,8 +151,7 @@ class SqlTx:
     # -- the gateway's rows -------------------------------------------------------------------------------------------
 
     def find(self, kind: type[G], /, **equal: Any) -> list[G]:
-        t = _TABLES[kind]
-        return self._select(kind, *_equal(t, equal), order=t.c.created_at)
+        return self._select(kind, "created_at", **equal)
 
     def page(
         self, kind: type[G], /, *, newest_first: bool, beyond: tuple[float, str] | None, limit: int, **equal: Any
@@ -157,20 +193,19 @@ class SqlTx:
     # -- runs and batches ---------------------------------------------------------------------------------------------
 
     def run(self, run: str) -> RunRow | None:
-        return self._one(RunRow, schema.runs.c.id == run)
+        return self._one(RunRow, id=run)
 
     def runs(self, *, digest: str | None = None, unfinished: bool = False) -> list[RunRow]:
-        where = [] if digest is None else [schema.runs.c.digest == digest]
+        equal: dict[str, Any] = {} if digest is None else {"digest": digest}
         if unfinished:
-            where.append(schema.runs.c.state.in_([state for state in RunState if not state.final]))
-        return self._select(RunRow, *where, order=schema.runs.c.created_at.desc())
+            equal["state"] = UNFINISHED
+        return self._select(RunRow, "created_at desc", **equal)
 
     def update_run(self, run: str, **changes: Any) -> None:
         self._update(schema.runs, schema.runs.c.id == run, **changes)
 
     def batches(self, run: str | None = None) -> list[BatchRow]:
-        where = [] if run is None else [schema.batches.c.run == run]
-        return self._select(BatchRow, *where, order=schema.batches.c.ordinal)
+        return self._select(BatchRow, "ordinal", **({} if run is None else {"run": run}))
 
     def update_batch(self, batch: str, **changes: Any) -> None:
         self._update(schema.batches, schema.batches.c.id == batch, **changes)
@@ -183,9 +218,8 @@ class SqlTx:
             self._connection.execute(sa.delete(table).where(table.c[column] == run))
 
     def waiting(self, run: str) -> dict[tuple[int, int], Spans]:
-        t = schema.waiting
-        query = sa.select(t.c.group, t.c.attempt, t.c.spans).where(t.c.run == run).order_by(t.c.group, t.c.attempt)
-        return {(group, attempt): Spans.parse(spans) for group, attempt, spans in self._connection.execute(query)}
+        rows = self._connection.execute(_WAITING, {"run": run})
+        return {(group, attempt): Spans.parse(spans) for group, attempt, spans in rows}
 
     def set_waiting(self, run: str, group: int, attempt: int, spans: Spans) -> None:
         t = schema.waiting
@@ -198,27 +232,21 @@ class SqlTx:
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def part(self, part: str) -> PartRow | None:
-        return self._one(PartRow, schema.parts.c.id == part)
+        return self._one(PartRow, id=part)
 
     def parts(
         self, *, run: str | None = None, resource: str | None = None, deployment: str | None = None,
         stages: frozenset[Stage] | None = None,
     ) -> list[PartRow]:  # fmt: skip
-        t = schema.parts
-        where: list[sa.ColumnElement[bool]] = []
-        if run is not None:
-            where.append(t.c.run == run)
-        if resource is not None:
-            where.append(t.c.resource == resource)
-        if deployment is not None:
-            where.append(t.c.deployment == deployment)
-        if stages is not None:
-            where.append(t.c.stage.in_(sorted(stages)))
-        return self._select(PartRow, *where, order=t.c.number)
+        given = {"run": run, "resource": resource, "deployment": deployment, "stage": stages}
+        return self._select(PartRow, "number", **{name: value for name, value in given.items() if value is not None})
 
     def left_since(self, deployment: str, at: float) -> list[PartRow]:
         t = schema.parts
-        return self._select(PartRow, t.c.deployment == deployment, t.c.left_at > at, order=t.c.left_at)
+        query = (
+            sa.select(*_COLUMNS[PartRow]).where(t.c.deployment == deployment, t.c.left_at > at).order_by(t.c.left_at)
+        )
+        return [_load(PartRow, row) for row in self._connection.execute(query)]
 
     def files_kept(self, resource: str) -> int:
         t = schema.parts
@@ -250,13 +278,11 @@ class SqlTx:
         self._connection.execute(sa.insert(schema.ledger).values(**values))
 
     def balance(self, scope: str, dimension: Dimension, *, part: str | None = None) -> Balance:
-        t = schema.ledger
-        query = sa.select(
-            sa.func.coalesce(sa.func.sum(t.c.reserved), 0), sa.func.coalesce(sa.func.sum(t.c.held), 0)
-        ).where(t.c.scope == scope, t.c.dimension == dimension)
-        if part is not None:
-            query = query.where(t.c.part == part)
-        reserved, held = self._connection.execute(query).one()
+        values = {"scope": scope, "dimension": dimension}
+        if part is None:
+            reserved, held = self._connection.execute(_BALANCE, values).one()
+        else:
+            reserved, held = self._connection.execute(_BALANCE_OF_PART, values | {"part": part}).one()
         return Balance(reserved=int(reserved), held=int(held))
 
     def entries(self, *, part: str) -> list[Entry]:
@@ -283,17 +309,16 @@ class SqlTx:
     # -- deployments, others' batches, demands ------------------------------------------------------------------------
 
     def deployment(self, deployment: str) -> DeploymentRow | None:
-        return self._one(DeploymentRow, schema.deployments.c.id == deployment)
+        return self._one(DeploymentRow, id=deployment)
 
     def deployments(self, *, resource: str | None = None) -> list[DeploymentRow]:
-        where = [] if resource is None else [schema.deployments.c.resource == resource]
-        return self._select(DeploymentRow, *where, order=schema.deployments.c.name)
+        return self._select(DeploymentRow, "name", **({} if resource is None else {"resource": resource}))
 
     def update_deployment(self, deployment: str, **changes: Any) -> None:
         self._update(schema.deployments, schema.deployments.c.id == deployment, **changes)
 
     def foreign(self, resource: str) -> list[ForeignRow]:
-        return self._select(ForeignRow, schema.foreign.c.resource == resource)
+        return self._select(ForeignRow, resource=resource)
 
     def put_foreign(self, row: ForeignRow) -> None:
         self._replace(row)
@@ -302,13 +327,13 @@ class SqlTx:
         self._connection.execute(sa.delete(schema.foreign).where(schema.foreign.c.provider_batch == provider_batch))
 
     def resource(self, resource: str) -> ResourceRow | None:
-        return self._one(ResourceRow, schema.resources.c.id == resource)
+        return self._one(ResourceRow, id=resource)
 
     def put_resource(self, row: ResourceRow) -> None:
         self._replace(row)
 
     def demands(self, deployment: str) -> list[DemandRow]:
-        return self._select(DemandRow, schema.demands.c.deployment == deployment)
+        return self._select(DemandRow, deployment=deployment)
 
     def put_demand(self, row: DemandRow) -> None:
         if row.tokens:

@@ -18,6 +18,9 @@ from sluicegate.core.belief import Allowance, Belief
 PARTS_LEAST, PARTS_MOST, PARTS_USUAL = 11, 16, 11
 """Parts under way at once: bounds, and the number while no batch has ended yet."""
 
+SMALLEST, LARGEST = 0.3, 2.4
+"""Sizes of parts, in means."""
+
 FIRST_PART_SHARE: Final = 0.05
 """Of the waiting work, in the first part to a deployment of which nothing is known: small enough to be sure to fit
 almost anywhere, and its answer's header may tell the limit."""
@@ -44,6 +47,8 @@ class Gate:
         answers_awaited: Creates (of any run) that have not been answered, while no create ever was.
         waiting: What this run could still submit here; ``largest`` is its largest single request's charge.
         mine: What this run has reserved and held; ``my_share`` how much it may, None where it is alone.
+        tenant_share: How much its tenant may, all its runs together; a run without a tenant is one of its own.
+        one_over_share: It may exceed its share by one request: nothing of its tenant's is under way, and it is the first.
         serial: How many parts this run has cut, for sizes that differ.
     """
 
@@ -59,6 +64,8 @@ class Gate:
     largest: int
     mine: int
     my_share: int | None
+    tenant_share: int | None
+    one_over_share: bool
     serial: int
     paused: bool
     creates_left: int
@@ -117,7 +124,7 @@ def decide(gate: Gate, now: float) -> Admit | HoldBack:
         )  # fmt: skip
     if gate.my_share is not None:
         mine = gate.my_share - gate.mine
-        if gate.mine == 0:  # one request, though it exceeds the share: it could never go otherwise
+        if gate.one_over_share:  # a request that is larger than the share could never go otherwise
             mine = max(mine, gate.largest)
         if mine < room and mine < min(gate.waiting, gate.largest):
             return HoldBack(reason="this run has its fair share of the limit; another run is waiting too")
@@ -166,12 +173,14 @@ def _first_steps(gate: Gate) -> Admit | HoldBack:
 
 def _admit(gate: Gate, limit: int, room: int, *, doubted: bool) -> Admit | HoldBack:
     proven_room = gate.limits.proven - gate.fill
-    if gate.waiting <= room and (gate.waiting <= proven_room or not gate.limits.searching):
+    size = _size(gate, limit)
+    # Behind the last piece of one run others' work waits: it goes whole only if it is no larger than a part may be.
+    last = gate.my_share is None or gate.waiting <= _mean(gate, limit) * LARGEST
+    if gate.waiting <= room and last and (gate.waiting <= proven_room or not gate.limits.searching):
         return Admit(
             size=room, unproven=doubted or gate.waiting > proven_room, probing=False,
             reason=f"all that waits ({gate.waiting:,} tokens) fits into the room of {room:,}",
         )  # fmt: skip
-    size = _size(gate, limit)
     if proven_room >= size * LEAST_PIECE and proven_room >= min(gate.largest, room):
         room = min(room, proven_room)
         unproven = False
@@ -201,15 +210,22 @@ def _admit(gate: Gate, limit: int, room: int, *, doubted: bool) -> Admit | HoldB
     )  # fmt: skip
 
 
-def _size(gate: Gate, limit: int) -> int:
-    """The wanted part size in tokens, before it meets the room."""
+def _mean(gate: Gate, limit: int) -> float:
+    """The mean size of parts in tokens."""
     hold = gate.belief.pace.hold_s
     parts = PARTS_USUAL if hold is None else min(PARTS_MOST, max(PARTS_LEAST, round(hold / max(gate.poll_s, 1e-3))))
-    # 0.3 … 2.4 of the mean, in the order of the golden ratio, so that neighbours differ. Many are small and few are large:
-    # of parts that share a service the small ones end early and keep the gate moving, the large ones keep it busy.
-    spread = 0.3 + 2.1 * ((gate.serial * 0.6180339887498949) % 1.0) ** 2
-    rate = limit / hold if hold else 0.0
     open_to_us = max(1, limit - gate.foreign - gate.lagging)
-    if gate.my_share is not None:
-        open_to_us = max(1, min(open_to_us, gate.my_share))
-    return max(1, round(open_to_us / parts * spread), round(rate * gate.part_s_least))
+    if gate.tenant_share is not None:
+        open_to_us = max(1, min(open_to_us, gate.tenant_share))
+    return open_to_us / parts
+
+
+def _size(gate: Gate, limit: int) -> int:
+    """The wanted part size in tokens, before it meets the room."""
+    # Between SMALLEST and LARGEST of the mean, in the order of the golden ratio, so that neighbours differ. Many are small and
+    # few are large: of parts that share a service the small ones end early and keep the gate moving, the large ones keep it
+    # busy.
+    spread = SMALLEST + (LARGEST - SMALLEST) * ((gate.serial * 0.6180339887498949) % 1.0) ** 2
+    hold = gate.belief.pace.hold_s
+    rate = limit / hold if hold else 0.0
+    return max(1, round(_mean(gate, limit) * spread), round(rate * gate.part_s_least))

@@ -14,12 +14,19 @@ class Claim:
         tokens: What it holds and reserves plus what it could still submit.
         tenant: Whose it is; a run without a tenant is a tenant of its own.
         due_at, since: Within a tenant the earlier due goes first, then the older; Unix seconds.
+        run: Its id, which decides between equals.
     """
 
     tokens: int
     tenant: str
+    run: str = ""
     due_at: float = float("inf")
     since: float = 0.0
+
+    @property
+    def order(self) -> tuple[float, float, str]:
+        """The lower goes first within a tenant."""
+        return self.due_at, self.since, self.run
 
 
 def shares(limit: int, claims: Mapping[str, Claim], weights: Mapping[str, float] | None = None) -> dict[str, int]:
@@ -51,7 +58,7 @@ def shares(limit: int, claims: Mapping[str, Claim], weights: Mapping[str, float]
         left -= granted[tenant]
         heavy -= weight
     result = {}
-    for run in sorted(claims, key=lambda run: (claims[run].due_at, claims[run].since, run)):
+    for run in sorted(claims, key=lambda run: (*claims[run].order, run)):
         claim = claims[run]
         result[run] = min(claim.tokens, granted[claim.tenant])
         granted[claim.tenant] -= result[run]

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -29,7 +29,7 @@ from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
 from sluicegate.service.objections import lines_naming, objections
-from sluicegate.service.retention import OPEN, sweep
+from sluicegate.service.retention import OPEN, Retention, error_key, output_key
 
 LOG = logging.getLogger("sluicegate.gateway")
 
@@ -63,6 +63,7 @@ class DeskPolicy:
     Attributes:
         active_max: Batches that are driven at once; others wait their turn, tenants taking turns.
         keep_s: How long ended batches, their result files and their parts are kept.
+        litter_s: How long a blob is kept that no row names.
         strict: Refuse what the provider alone would refuse.
         expire: True: a batch ends at its due time (OpenAI's way). False: it goes on (Azure's way).
     """
@@ -71,6 +72,7 @@ class DeskPolicy:
     expire: bool = True
     strict: bool = False
     keep_s: float = 2_592_000.0
+    litter_s: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Desk:
         self.progress: dict[str, Progress] = {}
         self._turned = time.monotonic()
         self._swept_at = 0.0
+        self._retention = Retention(ctx, keep_s=policy.keep_s, litter_s=policy.litter_s)
 
     def wake(self) -> None:
         """Something changed: look now."""
@@ -186,12 +189,12 @@ class Desk:
         for batch in ready:
             fresh = batch.status is BatchStatus.VALIDATING and not (self._policy.expire and now >= batch.due_at)
             if fresh and batch.run is None and batch.id not in self._checks and len(self._checks) < CHECKS:
-                self._start(self._checks, batch.id, self._check(batch))
+                self._start(self._checks, batch.id, partial(self._check, batch))
         for batch in self._next([b for b in ready if b.run is not None and b.id not in self._drives], open_):
-            self._start(self._drives, batch.id, self._drive(batch))
+            self._start(self._drives, batch.id, partial(self._drive, batch))
         if now >= self._swept_at + SWEEP_S and not self._sweeps:
             self._swept_at = now
-            self._start(self._sweeps, SWEEP, sweep(self._ctx, keep_s=self._policy.keep_s))
+            self._start(self._sweeps, SWEEP, self._retention.sweep)
 
     def _next(self, waiting: list[ClientBatchRow], open_: list[ClientBatchRow]) -> list[ClientBatchRow]:
         """Whom to drive next: the tenant that has fewest driven, its batch with the earliest due time."""
@@ -208,10 +211,12 @@ class Desk:
             driven[batch.tenant] = driven.get(batch.tenant, 0) + 1
         return chosen
 
-    def _start(self, tasks: dict[str, asyncio.Task[None]], id_: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(
+        self, tasks: dict[str, asyncio.Task[None]], id_: str, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:  # fmt: skip
         async def guarded() -> None:
             try:
-                await work
+                await work()
             except Exception as error:  # noqa: BLE001 - the edge of a task: kept as the batch's reason, tried again
                 await self._trouble(id_, error)
             finally:
@@ -253,8 +258,8 @@ class Desk:
             path = ctx.blobs.path(batch.input)
             copied = [CopiedInput(sha256=path.name.removesuffix(".jsonl"), bytes=batch.input_bytes)]
             request = prepare.Request(
-                inputs=(batch.input_file,), output=ctx.blobs.path(f"files/{batch.id}-output.jsonl"),
-                errors=ctx.blobs.path(f"files/{batch.id}-error.jsonl"), tenant=batch.tenant,
+                inputs=(batch.input_file,), output=ctx.blobs.path(output_key(batch.id)),
+                errors=ctx.blobs.path(error_key(batch.id)), tenant=batch.tenant,
                 redirect=self._rules.redirect, cap=self._rules.limit, due_at=batch.due_at, names=self._rules.names,
             )  # fmt: skip
             exactly = self._policy.strict and batch.dialect is Dialect.OPENAI
@@ -393,9 +398,10 @@ class Desk:
     async def _result_file(
         self, batch: ClientBatchRow, lines: int, kind: str, *, always: bool = False
     ) -> FileRow | None:  # fmt: skip
-        blob = f"files/{batch.id}-{kind}.jsonl"
+        blob = output_key(batch.id) if kind == "output" else error_key(batch.id)
         path = self._ctx.blobs.path(blob)
         if not lines and not always:
+            path.unlink(missing_ok=True)
             return None
         if not lines:
             await self._ctx.workers.blocking(path.touch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Coroutine
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 from sluicegate.core import belief
@@ -399,20 +400,18 @@ class Driver:
         if key in self._state.tasks:
             work.close()
             return
-        task = asyncio.get_running_loop().create_task(self._guard(key, work))
+        # The task is the work itself, not a wrapper around it: one that is cancelled before its first step ends properly too.
+        task = asyncio.get_running_loop().create_task(work)
         self._state.tasks[key] = task
+        task.add_done_callback(partial(self._ended, key))
 
-    async def _guard(self, key: str, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001  (the edge of a task: the loop raises it, nothing is swallowed)
-            self._state.fatal = self._state.fatal or error
-        finally:
-            self._state.tasks.pop(key, None)
-            self._state.submitting.discard(key)
-            self._state.wake.set()
+    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+        state = self._state
+        if not task.cancelled():
+            state.fatal = state.fatal or task.exception()  # the loop raises it
+        state.tasks.pop(key, None)
+        state.submitting.discard(key)
+        state.wake.set()
 
     def _start_submit(self, part: PartRow, *, fresh: bool) -> None:
         key = f"submit-{part.id}"

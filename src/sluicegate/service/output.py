@@ -21,6 +21,7 @@ import msgspec
 from sluicegate.core.index import Flag
 from sluicegate.core.join import Settled
 from sluicegate.core.rows import BatchRow
+from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
 from sluicegate.service.assemble import id_span
 from sluicegate.service.collector import result_key
@@ -35,9 +36,12 @@ FILES_OPEN: Final = 64
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
+PARTIAL: Final = ".partial"
+
+
 def partial(path: str) -> Path:
     """The name that a result file has while it grows."""
-    return Path(path + ".partial")
+    return Path(path + PARTIAL)
 
 
 @dataclass(slots=True)
@@ -157,7 +161,12 @@ class Joiner:
         path = partial(batch.errors if failed else batch.output)
         path.parent.mkdir(parents=True, exist_ok=True)
         file = stack.enter_context(path.open("ab", buffering=1 << 20))
-        file.truncate(batch.err_bytes if failed else batch.out_bytes)
+        size = batch.err_bytes if failed else batch.out_bytes
+        if file.tell() < size:  # nothing is written behind a hole; the next start begins again
+            raise StateUnusable(
+                f"{path} was deleted or cut short while it grew; start again: every answer is kept apart"
+            )
+        file.truncate(size)
         file.seek(0, os.SEEK_END)
         return file
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from typing import Final
 
+from sluicegate.core import join
 from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow, UploadPartRow, UploadRow
 from sluicegate.core.types import BatchStatus
 from sluicegate.ports import Tx
+from sluicegate.service import collector
 from sluicegate.service.context import Context
+from sluicegate.service.drive import BAD
+from sluicegate.service.output import PARTIAL
 from sluicegate.service.prune import prune
 
 OPEN = frozenset(status for status in BatchStatus if status not in ENDS)
 
 UPLOAD_S: Final = 3_600.0
 """An upload takes parts for an hour (F§1.1)."""
+
+
+LOOKS: Final = 24
+"""Looks for litter within the time after which it goes."""
+
+LITTERED: Final = ("inputs", "indexes", "parts", "results", "files")
 
 
 async def drop_parts(ctx: Context, upload: str) -> None:
@@ -44,27 +54,96 @@ async def drop_file(ctx: Context, file: FileRow) -> None:
     await ctx.store.transact(write)
 
 
-async def sweep(ctx: Context, *, keep_s: float) -> None:
-    """Delete expired files and uploads, and batches that ended more than ``keep_s`` ago with result files and parts."""
-    now = ctx.clock.now()
-    for upload in await ctx.store.transact(lambda tx: tx.find(UploadRow)):
-        if now >= upload.created_at + UPLOAD_S:
-            await drop_parts(ctx, upload.id)
-            await ctx.store.transact(lambda tx, id_=upload.id: tx.remove(UploadRow, id_))  # type: ignore[misc]
+class Retention:
+    """Sweeps a gateway's data folder from time to time.
 
-    def read(tx: Tx) -> tuple[list[FileRow], list[ClientBatchRow]]:
-        expired = [file for file in tx.find(FileRow) if file.expires_at is not None and file.expires_at <= now]
-        ended = [
-            b for b in tx.find(ClientBatchRow, status=ENDS) if b.ended_at is not None and b.ended_at <= now - keep_s
-        ]
-        return expired, ended
+    Args:
+        keep_s: How long ended batches are kept, with result files and parts.
+        litter_s: After so long a blob that no row names is litter: its maker died before it wrote the row.
+    """
 
-    expired, ended = await ctx.store.transact(read)
-    for file in expired:
-        await drop_file(ctx, file)
-    await prune(ctx, keep_s=keep_s, dry_run=False, tenants=True)
-    for batch in ended:
-        names = frozenset(name for name in (batch.output_file, batch.error_file) if name is not None)
-        for file in await ctx.store.transact(lambda tx, names=names: tx.find(FileRow, id=names)):  # type: ignore[misc]
+    def __init__(self, ctx: Context, *, keep_s: float, litter_s: float) -> None:
+        self._ctx, self._keep_s, self._litter_s = ctx, keep_s, litter_s
+        self._unnamed: dict[str, float] = {}
+        self._looked_at = -litter_s
+
+    async def sweep(self) -> None:
+        """Delete what is due."""
+        await self._drop_uploads()
+        await self._drop_ended()
+        now = self._ctx.clock.now()
+        if now >= self._looked_at + self._litter_s / LOOKS:
+            self._looked_at = now
+            await self._drop_litter(now)
+
+    async def _drop_uploads(self) -> None:
+        ctx = self._ctx
+        for upload in await ctx.store.transact(lambda tx: tx.find(UploadRow)):
+            if ctx.clock.now() >= upload.created_at + UPLOAD_S:
+                await drop_parts(ctx, upload.id)
+                await ctx.store.transact(lambda tx, id_=upload.id: tx.remove(UploadRow, id_))  # type: ignore[misc]
+
+    async def _drop_ended(self) -> None:
+        ctx, keep_s = self._ctx, self._keep_s
+        now = ctx.clock.now()
+
+        def read(tx: Tx) -> tuple[list[FileRow], list[ClientBatchRow]]:
+            expired = [file for file in tx.find(FileRow) if file.expires_at is not None and file.expires_at <= now]
+            ended = [
+                b for b in tx.find(ClientBatchRow, status=ENDS) if b.ended_at is not None and b.ended_at <= now - keep_s
+            ]
+            return expired, ended
+
+        expired, ended = await ctx.store.transact(read)
+        for file in expired:
             await drop_file(ctx, file)
-        await ctx.store.transact(lambda tx, id_=batch.id: tx.remove(ClientBatchRow, id_))  # type: ignore[misc]
+        await prune(ctx, keep_s=keep_s, dry_run=False, tenants=True)
+        for batch in ended:
+            names = frozenset(name for name in (batch.output_file, batch.error_file) if name is not None)
+            for file in await ctx.store.transact(lambda tx, names=names: tx.find(FileRow, id=names)):  # type: ignore[misc]
+                await drop_file(ctx, file)
+            await ctx.store.transact(lambda tx, id_=batch.id: tx.remove(ClientBatchRow, id_))  # type: ignore[misc]
+
+    async def _drop_litter(self, now: float) -> None:
+        ctx = self._ctx
+        found = [key for folder in LITTERED for key in await ctx.workers.blocking(ctx.blobs.keys, folder)]
+        named = await ctx.store.read(_named)
+        self._unnamed = {key: self._unnamed.get(key, now) for key in found if key not in named}
+        due = [key for key, since in self._unnamed.items() if now >= since + self._litter_s]
+
+        def drop(tx: Tx) -> None:
+            # Within the transaction: nothing that is named meanwhile is dropped.
+            for key in set(due) - _named(tx):
+                ctx.blobs.path(key).unlink(missing_ok=True)
+
+        if due:
+            await ctx.store.transact(drop)
+
+
+def _named(tx: Tx) -> set[str]:
+    """The blobs that rows name, or that what they name is about to become."""
+    named = {file.blob for file in tx.find(FileRow)} | {part.blob for part in tx.find(UploadPartRow)}
+    for client in tx.find(ClientBatchRow, status=OPEN):
+        named |= {client.input} | {
+            key + end for key in (output_key(client.id), error_key(client.id)) for end in ("", PARTIAL)
+        }
+    for run in tx.runs():
+        batches, parts = tx.batches(run.id), tx.parts(run=run.id)
+        named |= {batch.input for batch in batches} | {batch.index for batch in batches}
+        named |= {part.blob for part in parts}
+        for name in (f"{run.id}-{BAD}", *(part.id for part in parts)):
+            named |= {
+                collector.sidecar_key(name),
+                *(collector.result_key(name, s) for s in (join.OUT, join.ERR, join.OWN)),
+            }
+    return named
+
+
+def output_key(batch: str) -> str:
+    """The blob of a client's batch's output."""
+    return f"files/{batch}-output.jsonl"
+
+
+def error_key(batch: str) -> str:
+    """The blob of a client's batch's errors."""
+    return f"files/{batch}-error.jsonl"

@@ -190,17 +190,22 @@ def _gate(
     largest = known.charge(*work.largest[group], policy.margin)
     if limits.limit is not None and largest > limits.limit:
         largest = max(known.charge(work.tokens[p], work.chars[p] // 4, policy.margin) for p in waits)
-    share = None
+    share, tenants, one_over = None, None, False
     others = {d.run: d.tokens for d in tx.demands(row.id) if d.run in live and d.run != run.id}
     if others and limits.limit is not None:
-        holdings = dict.fromkeys([*others, run.id], 0)
+        wanting = others | {run.id: demand}
+        holdings = dict.fromkeys(wanting, 0)
         for part in stands.parts:
-            if part.run in holdings:
-                holdings[part.run] += part.charge
-        demands = {r: held + (demand if r == run.id else others[r]) for r, held in holdings.items()}
-        claims = {r: _claim(tx.run(r), r, tokens) for r, tokens in demands.items()}
+            holdings[part.run] = holdings.get(part.run, 0) + part.charge
+        rows = {row.id: row for row in tx.runs(unfinished=True)}
+        claims = {r: _claim(rows.get(r), r, held + wanting.get(r, 0)) for r, held in holdings.items()}
         weights = {tenant.id: tenant.weight for tenant in tx.find(TenantRow)}
-        share = fairness.shares(limits.limit - stands.foreign - stands.lagging, claims, weights)[run.id]
+        shares = fairness.shares(limits.limit - stands.foreign - stands.lagging, claims, weights)
+        share = shares[run.id]
+        siblings = [r for r, claim in claims.items() if claim.tenant == claims[run.id].tenant]
+        tenants = sum(shares[r] for r in siblings)
+        first = min((r for r in siblings if r in wanting), key=lambda r: claims[r].order)
+        one_over = first == run.id and not any(holdings[r] for r in siblings)
     creates, creates_at = _creates_left(tx, run.resource, policy, now)
     per_second = (policy.creates_per_hour or 0) / 3600
     return Gate(
@@ -208,7 +213,8 @@ def _gate(
         foreign=stands.foreign, lagging=stands.lagging,
         unproven=sum(1 for part in stands.parts if part.unproven and part.validated_at is None),
         submitting=sum(1 for part in stands.parts if part.run == run.id and part.stage is not Stage.HELD),
-        waiting=demand, largest=largest, mine=mine, my_share=share, serial=run.serial, paused=row.paused,
+        waiting=demand, largest=largest, mine=mine, my_share=share, tenant_share=tenants, one_over_share=one_over,
+        serial=run.serial, paused=row.paused,
         creates_left=creates, creates_left_at=creates_at, poll_s=policy.poll_s,
         files_left=policy.files_max - tx.files_kept(run.resource),
         part_s_least=2.0 / per_second if per_second else 0.0,
@@ -217,9 +223,9 @@ def _gate(
 
 def _claim(run: RunRow | None, name: str, tokens: int) -> fairness.Claim:
     if run is None or run.tenant is None:
-        return fairness.Claim(tokens=tokens, tenant=f"run:{name}")
+        return fairness.Claim(tokens=tokens, tenant=f"run:{name}", run=name)
     due_at = float("inf") if run.due_at is None else run.due_at
-    return fairness.Claim(tokens=tokens, tenant=run.tenant, due_at=due_at, since=run.created_at)
+    return fairness.Claim(tokens=tokens, tenant=run.tenant, due_at=due_at, since=run.created_at, run=name)
 
 
 def _creates_left(tx: Tx, resource: str, policy: Policy, now: float) -> tuple[int, float | None]:

@@ -234,26 +234,28 @@ async def _filtered(request: Request, caller: Caller) -> tuple[list[ClientBatchR
     return [known[item["id"]] for item in shown], more
 
 
-async def _answer(request: Request, id_: str) -> tuple[ClientBatchRow, dict[str, Any]]:
+async def _answer(request: Request, id_: str) -> tuple[ClientBatchRow, Response]:
     caller = await caller_of(request)
     gateway = gateway_of(request)
+    family = family_of(request.url.path)
 
-    def read(tx: Tx) -> tuple[ClientBatchRow, dict[str, Any]] | None:
+    def read(tx: Tx) -> tuple[ClientBatchRow, bytes] | None:
         found = tx.find(ClientBatchRow, id=id_, **caller.sees)
         if not found:
             return None
-        return found[0], batch_json(tx, found[0], family_of(request.url.path), gateway.desk.outlook(id_))
+        return found[0], msgspec.json.encode(batch_json(tx, found[0], family, gateway.desk.outlook(id_)))
 
-    found = await gateway.ctx.store.read(read)
+    found = await gateway.together.read((id_, family, *caller.sees.values()), read)
     if found is None:
         raise not_found(request, "batch", id_)
-    return found
+    batch, content = found
+    return batch, Response(content, media_type="application/json")
 
 
 @router.get("/batches/{id}", summary="Show a batch")
 async def show(request: Request, id: str) -> Response:
     """The batch object."""
-    return JSONResponse((await _answer(request, id))[1])
+    return (await _answer(request, id))[1]
 
 
 @router.get("/batches/{id}/parts", summary="Where a batch ran")
@@ -278,4 +280,4 @@ async def cancel(request: Request, id: str) -> Response:
         lambda tx: tx.amend(ClientBatchRow, id, {"status": before}, status=BatchStatus.CANCELLING, cancelling_at=now)
     )
     gateway.desk.wake()
-    return JSONResponse((await _answer(request, id))[1])
+    return (await _answer(request, id))[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,8 +112,16 @@ def check_name(name: str) -> None:
         raise Problem(400, "invalidPayload", "Invalid file format for Batch API. Must be .jsonl", param="file")
 
 
-async def enter_file(ctx: Context, tenant: str, aside: Path, got: Received, expiry: int | None) -> FileRow:
-    """Make what was received at ``aside`` a file; ``expiry``: seconds until it goes."""
+async def enter_file(
+    ctx: Context, tenant: str, aside: Path, got: Received, expiry: int | None,
+    also: Callable[[Tx, str], None] = lambda tx, id_: None,
+) -> FileRow:  # fmt: skip
+    """Make what was received at ``aside`` a file.
+
+    Args:
+        expiry: Seconds until it goes.
+        also: What else is to be written with the file of this id, or, by raising, why it is not to be.
+    """
     now = ctx.clock.now()
     row = FileRow(
         id=f"file-{ctx.ids.new('x').removeprefix('x_')}", tenant=tenant, purpose="batch", bytes=got.bytes,
@@ -122,6 +130,7 @@ async def enter_file(ctx: Context, tenant: str, aside: Path, got: Received, expi
     )  # fmt: skip
 
     def enter(tx: Tx) -> None:
+        also(tx, row.id)
         # Within the transaction: a delete of the last file with this content cannot come between.
         aside.replace(ctx.blobs.path(row.blob))
         tx.insert(row)

@@ -24,6 +24,7 @@ from sluicegate.web.auth import Gatekeeper
 from sluicegate.web.entra import Entra
 from sluicegate.web.metrics import Metrics
 from sluicegate.web.state import Gateway
+from sluicegate.web.together import Together
 from sluicegate.wiring import context
 
 LOG = logging.getLogger("sluicegate.work")
@@ -90,7 +91,10 @@ async def _serve(
         rules = replace(rules_of(settings, ctx.backend.dialect), names=settings.gateway_models)
         desk = Desk(ctx, rules, policy, checkers)
         gatekeeper = Gatekeeper(ctx.store, entra)
-        app = make_app(Gateway(ctx=ctx, desk=desk, settings=settings, gatekeeper=gatekeeper, metrics=metrics))
+        gateway = Gateway(
+            ctx=ctx, desk=desk, settings=settings, gatekeeper=gatekeeper, metrics=metrics, together=Together(ctx.store)
+        )  # fmt: skip
+        app = make_app(gateway)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, lifespan="off", server_header=False,
             proxy_headers=bool(settings.gateway_proxies), forwarded_allow_ips=settings.gateway_proxies or None,

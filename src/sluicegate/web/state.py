@@ -16,6 +16,7 @@ from sluicegate.settings import Settings
 from sluicegate.web.auth import Caller, Gatekeeper
 from sluicegate.web.dialects import Problem
 from sluicegate.web.metrics import Metrics
+from sluicegate.web.together import Together
 
 JSON_BYTES_MAX: Final = 1_000_000
 
@@ -29,6 +30,7 @@ class Gateway:
     settings: Settings
     gatekeeper: Gatekeeper
     metrics: Metrics
+    together: Together
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -26,6 +26,8 @@ router = APIRouter(tags=["uploads"])
 
 PART_BYTES_MAX: Final = 64 << 20
 PARTS_MAX: Final = 10_000
+KEPT_MOST: Final = 4
+"""Times what was announced: clients send parts again whose answers were lost."""
 
 
 def _json(upload: UploadRow, status: str, file: FileRow | None = None) -> dict[str, Any]:
@@ -36,18 +38,23 @@ def _json(upload: UploadRow, status: str, file: FileRow | None = None) -> dict[s
     }  # fmt: skip
 
 
-async def _pending(request: Request, id_: str) -> UploadRow:
-    """The caller's upload while it takes parts, or a Problem."""
+async def _upload(request: Request, id_: str) -> UploadRow:
+    """The caller's upload, or 404."""
     caller = await caller_of(request)
-    ctx = gateway_of(request).ctx
-    found = await ctx.store.transact(lambda tx: tx.find(UploadRow, id=id_, **caller.sees))
+    found = await gateway_of(request).ctx.store.read(lambda tx: tx.find(UploadRow, id=id_, **caller.sees))
     if not found:
         raise not_found(request, "upload", id_)
-    if found[0].status != "pending":
-        raise _over(found[0].status)
-    if ctx.clock.now() >= found[0].created_at + UPLOAD_S:
-        raise _over("expired")
     return found[0]
+
+
+async def _pending(request: Request, id_: str) -> UploadRow:
+    """The caller's upload while it takes parts, or a Problem."""
+    upload = await _upload(request, id_)
+    if upload.status != "pending":
+        raise _over(upload.status)
+    if gateway_of(request).ctx.clock.now() >= upload.created_at + UPLOAD_S:
+        raise _over("expired")
+    return upload
 
 
 def _over(status: str) -> Problem:
@@ -113,26 +120,34 @@ async def add_part(request: Request, id: str) -> Response:
 
 
 def _enter_part(tx: Tx, upload: UploadRow, part: UploadPartRow) -> None:
-    """Nothing is kept that nobody can need: neither parts of an ended upload nor more than twice what was announced."""
+    """Nothing is kept that nobody can need: neither parts of an ended upload nor much more than announced."""
     found = tx.find(UploadRow, id=upload.id)
     if not found or found[0].status != "pending":
         raise _over(found[0].status if found else "expired")
     others = tx.find(UploadPartRow, upload=upload.id)
-    if len(others) >= PARTS_MAX or sum(other.bytes for other in others) + part.bytes > 2 * upload.bytes:
+    if len(others) >= PARTS_MAX or sum(other.bytes for other in others) + part.bytes > KEPT_MOST * upload.bytes:
         raise Problem(400, "invalid_value", "The upload has more parts or bytes than it was begun for.", param="data")
     tx.insert(part)
 
 
 @router.post("/uploads/{id}/complete", summary="Make the parts a file")
 async def complete(request: Request, id: str) -> Response:
-    """``{"part_ids": […]}`` in the order of the content, perhaps ``md5``; the upload's ``file`` is usable at once."""
-    upload = await _pending(request, id)
+    """``{"part_ids": […]}`` in the order of the content, perhaps ``md5``; the upload's ``file`` is usable at once.
+
+    A repeat gives the same file again: clients repeat what was not answered in time.
+    """
     ctx = gateway_of(request).ctx
+    known = await _upload(request, id)
+    if known.status == "completed":
+        made = await ctx.store.read(lambda tx: tx.find(FileRow, id=known.file or ""))
+        await drop_parts(ctx, known.id)  # whoever completed it may have died before it did
+        return JSONResponse(_json(known, "completed", made[0] if made else None))
+    upload = await _pending(request, id)
     body = await json_body(request)
     parts = {part.id: part for part in await ctx.store.transact(lambda tx: tx.find(UploadPartRow, upload=upload.id))}
     wanted = body.get("part_ids")
-    known = isinstance(wanted, list) and all(isinstance(one, str) and one in parts for one in wanted)
-    if not isinstance(wanted, list) or not known or len(set(wanted)) < len(wanted):
+    good = isinstance(wanted, list) and all(isinstance(one, str) and one in parts for one in wanted)
+    if not isinstance(wanted, list) or not good or len(set(wanted)) < len(wanted):
         raise Problem(400, "invalid_value", "part_ids has to name parts of this upload, each once.", param="part_ids")
     aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
     try:
@@ -142,9 +157,10 @@ async def complete(request: Request, id: str) -> Response:
             raise Problem(400, "invalid_value", text, param="bytes")
         if body.get("md5") is not None and body["md5"] != md5:
             raise Problem(400, "invalid_value", "The MD5 checksum is not that of the parts.", param="md5")
-        await _end(request, upload, "completed")
         got.filename = upload.filename
-        file = await enter_file(ctx, upload.tenant, aside, got, upload.seconds)
+        file = await enter_file(
+            ctx, upload.tenant, aside, got, upload.seconds, lambda tx, id_: _end(tx, upload, "completed", file=id_)
+        )
     except FileNotFoundError:
         raise _over("completed") from None  # another complete or a cancel took the parts while they were joined
     finally:
@@ -153,10 +169,9 @@ async def complete(request: Request, id: str) -> Response:
     return JSONResponse(_json(upload, "completed", file))
 
 
-async def _end(request: Request, upload: UploadRow, status: str) -> None:
+def _end(tx: Tx, upload: UploadRow, status: str, **changes: str) -> None:
     """End a pending upload; of two that end it at the same time, one is told that it is over."""
-    ctx = gateway_of(request).ctx
-    if not await ctx.store.transact(lambda tx: tx.amend(UploadRow, upload.id, {"status": "pending"}, status=status)):
+    if not tx.amend(UploadRow, upload.id, {"status": "pending"}, status=status, **changes):
         raise _over("ended")
 
 
@@ -186,6 +201,7 @@ def _join(parts: list[Path], aside: Path) -> tuple[Received, str]:
 async def cancel(request: Request, id: str) -> Response:
     """Its parts are deleted."""
     upload = await _pending(request, id)
-    await _end(request, upload, "cancelled")
-    await drop_parts(gateway_of(request).ctx, upload.id)
+    ctx = gateway_of(request).ctx
+    await ctx.store.transact(lambda tx: _end(tx, upload, "cancelled"))
+    await drop_parts(ctx, upload.id)
     return JSONResponse(_json(upload, "cancelled"))
