@@ -181,7 +181,7 @@ class Tx(Protocol):
         """Change columns of a batch."""
 
     def delete_run(self, run: str) -> None:
-        """Remove a run with its batches, parts, waiting requests and events. Its ledger entries stay (append-only)."""
+        """Remove a run with its batches, parts, waiting requests, events and the ledger entries of parts that are closed."""
 
     def waiting(self, run: str) -> dict[tuple[int, int], Spans]:
         """Which requests wait, by (group, attempt): attempt 0 was never sent."""
@@ -217,13 +217,10 @@ class Tx(Protocol):
         """Add a ledger entry; the database itself refuses a second reserve, hold or release of a part."""
 
     def balance(self, scope: str, dimension: Dimension, *, part: str | None = None) -> Balance:
-        """The sum of a scope's entries, or of one part's in it."""
+        """The sum of a scope's entries, or of one part's in it; neither gets slower as the ledger grows."""
 
     def entries(self, *, part: str) -> list[Entry]:
         """The ledger entries of a part, oldest first."""
-
-    def balances_by_run(self, scope: str, dimension: Dimension) -> dict[str, Balance]:
-        """What each run has reserved and held in a scope; runs with nothing are left out."""
 
     def deployment(self, deployment: str) -> DeploymentRow | None:
         """One deployment by its id."""

@@ -96,7 +96,7 @@ async def test_a_stage_is_left_by_one_only(store: SqlStore) -> None:
         await store.transact(lambda tx: tx.move_part("part_1", Stage.SUBMITTING, Stage.COLLECTED))
 
 
-async def test_a_balance_is_the_sum_of_entries_by_run_and_by_part(store: SqlStore) -> None:
+async def test_a_balance_is_the_sum_of_entries_and_of_a_part(store: SqlStore) -> None:
     """D2, over the database."""
     other = replace(PART, id="part_2", run="run_2")
     await store.transact(lambda tx: tx.insert(RUN, PART, other))
@@ -110,10 +110,26 @@ async def test_a_balance_is_the_sum_of_entries_by_run_and_by_part(store: SqlStor
     await store.transact(write)
 
     assert await store.transact(lambda tx: tx.balance("r#d", Dimension.TOKENS)) == Balance(reserved=9, held=51)
-    assert await store.transact(lambda tx: tx.balances_by_run("r#d", Dimension.TOKENS)) == {
-        "run_1": Balance(held=51), "run_2": Balance(reserved=9),
-    }  # fmt: skip
+    assert await store.transact(lambda tx: tx.balance("r#other", Dimension.TOKENS)) == Balance()
     assert [e.verb for e in await store.transact(lambda tx: tx.entries(part="part_1"))] == [Verb.RESERVE, Verb.HOLD]
+
+
+async def test_a_pruned_run_takes_the_entries_of_its_closed_parts_along(store: SqlStore) -> None:
+    """What is open stays on the books, whoever deletes what."""
+    await store.transact(lambda tx: tx.insert(RUN, PART, replace(PART, id="part_2")))
+
+    def write(tx: Tx) -> None:
+        for part in ("part_1", "part_2"):
+            tx.append(reserve(part, 51))
+        before = tx.balance("r#d", Dimension.TOKENS, part="part_1")
+        tx.append(post(Verb.VOID, scope="r#d", dimension=Dimension.TOKENS, part="part_1", before=before, at=2.0))
+        tx.delete_run("run_1")
+
+    await store.transact(write)
+
+    assert await store.transact(lambda tx: tx.balance("r#d", Dimension.TOKENS)) == Balance(reserved=51)
+    assert not await store.transact(lambda tx: tx.entries(part="part_1"))
+    assert [e.verb for e in await store.transact(lambda tx: tx.entries(part="part_2"))] == [Verb.RESERVE]
 
 
 async def test_the_database_itself_refuses_a_second_reservation(store: SqlStore) -> None:

@@ -183,8 +183,12 @@ class _Play:
 
     def booked(self) -> int:
         """Tokens that our books say are reserved or held."""
-        row = self.store._connection.execute("SELECT coalesce(sum(reserved + held), 0) FROM ledger").fetchone()
-        return int(row[0])
+        sums = "SELECT scope, dimension, sum(reserved), sum(held) FROM {} GROUP BY scope, dimension"
+        ledger, kept = (set(self.store._connection.execute(sums.format(t)).fetchall()) for t in ("ledger", "balances"))
+        empty = {row for row in ledger ^ kept if not row[2] and not row[3]}
+        if ledger ^ kept != empty:
+            self.fail(f"the balances {kept} are not the sums of the entries {ledger}")
+        return sum(row[2] + row[3] for row in kept if row[1] == "tokens")
 
     async def life(self, number: int, which: int, attempt: int, at: int, how: str) -> None:
         fate = Fate(f"p{number}.{attempt}", self.trace, at, how)

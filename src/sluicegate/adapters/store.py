@@ -92,10 +92,15 @@ _WAITING: Final = (
     .where(schema.waiting.c.run == sa.bindparam("run"))
     .order_by(schema.waiting.c.group, schema.waiting.c.attempt)
 )
-_BALANCE: Final = sa.select(
+_BALANCE: Final = sa.select(schema.balances.c.reserved, schema.balances.c.held).where(
+    schema.balances.c.scope == sa.bindparam("scope"), schema.balances.c.dimension == sa.bindparam("dimension")
+)
+_BALANCE_OF_PART: Final = sa.select(
     sa.func.coalesce(sa.func.sum(schema.ledger.c.reserved), 0), sa.func.coalesce(sa.func.sum(schema.ledger.c.held), 0)
-).where(schema.ledger.c.scope == sa.bindparam("scope"), schema.ledger.c.dimension == sa.bindparam("dimension"))
-_BALANCE_OF_PART: Final = _BALANCE.where(schema.ledger.c.part == sa.bindparam("part"))
+).where(
+    schema.ledger.c.scope == sa.bindparam("scope"), schema.ledger.c.dimension == sa.bindparam("dimension"),
+    schema.ledger.c.part == sa.bindparam("part"),
+)  # fmt: skip
 
 
 def _how(value: object) -> str:
@@ -211,6 +216,14 @@ class SqlTx:
         self._update(schema.batches, schema.batches.c.id == batch, **changes)
 
     def delete_run(self, run: str) -> None:
+        t = schema.ledger
+        closed = (
+            sa.select(t.c.part)
+            .where(t.c.run == run)
+            .group_by(t.c.part)
+            .having(sa.func.sum(t.c.reserved + t.c.held) == 0)
+        )
+        self._connection.execute(sa.delete(t).where(t.c.run == run, t.c.part.in_(closed)))
         for table, column in (
             (schema.waiting, "run"), (schema.demands, "run"), (schema.events, "run"),
             (schema.parts, "run"), (schema.batches, "run"), (schema.runs, "id"),
@@ -276,13 +289,19 @@ class SqlTx:
         owner = sa.select(schema.parts.c.run).where(schema.parts.c.id == entry.part).scalar_subquery()
         values = asdict(entry) | {"run": sa.func.coalesce(owner, "")}
         self._connection.execute(sa.insert(schema.ledger).values(**values))
+        t = schema.balances
+        more = {"reserved": t.c.reserved + entry.reserved, "held": t.c.held + entry.held}
+        if not self._update(t, t.c.scope == entry.scope, t.c.dimension == entry.dimension, **more):
+            first = {"scope": entry.scope, "dimension": entry.dimension, "reserved": entry.reserved, "held": entry.held}
+            self._connection.execute(sa.insert(t).values(**first))
 
     def balance(self, scope: str, dimension: Dimension, *, part: str | None = None) -> Balance:
         values = {"scope": scope, "dimension": dimension}
         if part is None:
-            reserved, held = self._connection.execute(_BALANCE, values).one()
+            found = self._connection.execute(_BALANCE, values).one_or_none()
         else:
-            reserved, held = self._connection.execute(_BALANCE_OF_PART, values | {"part": part}).one()
+            found = self._connection.execute(_BALANCE_OF_PART, values | {"part": part}).one()
+        reserved, held = found or (0, 0)
         return Balance(reserved=int(reserved), held=int(held))
 
     def entries(self, *, part: str) -> list[Entry]:
@@ -295,16 +314,6 @@ class SqlTx:
             )
             for row in self._connection.execute(query.where(t.c.part == part).order_by(t.c.number))
         ]  # fmt: skip
-
-    def balances_by_run(self, scope: str, dimension: Dimension) -> dict[str, Balance]:
-        t = schema.ledger
-        query = (
-            sa.select(t.c.run, sa.func.sum(t.c.reserved), sa.func.sum(t.c.held))
-            .where(t.c.scope == scope, t.c.dimension == dimension)
-            .group_by(t.c.run)
-        )
-        sums = ((run, Balance(reserved=int(r), held=int(h))) for run, r, h in self._connection.execute(query))
-        return {run: total for run, total in sums if total.total}
 
     # -- deployments, others' batches, demands ------------------------------------------------------------------------
 
