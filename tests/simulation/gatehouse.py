@@ -106,6 +106,7 @@ class Gatehouse:
         rules = CheckRules(dialect=Dialect.AZURE, limit=self._play.told(self._plan.limit))
         desk = Desk(ctx, rules, DeskPolicy(active_max=self._plan.active, keep_s=KEEP_S, litter_s=KEEP_S / 2))
         desks.append(desk)
+        await desk.begin()
         self._fate = fate
         gateway = Gateway(
             ctx=ctx, desk=desk, settings=self._settings, gatekeeper=Gatekeeper(ctx.store), metrics=Metrics(),

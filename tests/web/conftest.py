@@ -29,6 +29,7 @@ class Served:
     options: tuple[str, ...] = ()
     dialect: str = "azure"
     prefix: tuple[str, ...] = ()
+    port: int = 0
     process: Any = None
     url: str = ""
     key: str = ""
@@ -44,7 +45,7 @@ class Served:
             else {"OPENAI_BASE_URL": f"{self.provider}/v1", "OPENAI_API_KEY": "provider-secret"}
         )
         command = [
-            *self.prefix, sys.executable, "-m", "sluicegate", "serve", "--port", "0", "--state", str(self.state),
+            *self.prefix, sys.executable, "-m", "sluicegate", "serve", "--port", str(self.port), "--state", str(self.state),
             "--poll", "0.2s", *self.options,
         ]  # fmt: skip
         self.process = subprocess.Popen(

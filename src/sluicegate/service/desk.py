@@ -152,6 +152,10 @@ class Desk:
         elif batch is not None:
             self._troubled.discard(batch)
 
+    async def begin(self) -> None:
+        """Clear away what a gateway that died left half done; before requests are answered."""
+        await self._retention.drop_begun()
+
     async def run(self) -> None:
         """Turn until :meth:`stop`; then wait until what was begun is at a safe point."""
         while not self._stop.is_set():

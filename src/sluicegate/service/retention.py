@@ -23,6 +23,10 @@ UPLOAD_S: Final = 3_600.0
 LOOKS: Final = 24
 """Looks for litter within the time after which it goes."""
 
+BEGUN: Final = ("upload_", "lines_")
+PART_SUFFIX: Final = ".upload"
+"""Names in ``inputs`` of what is being received, and of parts of uploads."""
+
 LITTERED: Final = ("inputs", "indexes", "parts", "results", "files")
 
 
@@ -66,6 +70,14 @@ class Retention:
         self._ctx, self._keep_s, self._litter_s = ctx, keep_s, litter_s
         self._unnamed: dict[str, float] = {}
         self._looked_at = -litter_s
+
+    async def drop_begun(self) -> None:
+        """Delete what a gateway that died was receiving; before anything is received."""
+        keys = await self._ctx.workers.blocking(self._ctx.blobs.keys, "inputs")
+        begun = {key for key in keys if key.partition("/")[2].startswith(BEGUN) or key.endswith(PART_SUFFIX)}
+        if begun:
+            named = await self._ctx.store.read(_named)
+            await self._ctx.blobs.delete(*sorted(begun - named))
 
     async def sweep(self) -> None:
         """Delete what is due."""

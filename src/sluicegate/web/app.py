@@ -29,13 +29,14 @@ def make_app(gateway: Gateway) -> FastAPI:
     )  # fmt: skip
     app.state.gateway = gateway
     app.add_middleware(Access, metrics=gateway.metrics)
+    # Routes are tried in this order, and most requests are polls.
+    for router in (batches.router, files.router, uploads.router, models.router):
+        for family in (Family.OPENAI, Family.AZURE_V1, Family.AZURE):
+            app.include_router(router, prefix=family.value, include_in_schema=family is Family.OPENAI)
+    for family in (Family.AZURE_V1, Family.AZURE):
+        app.include_router(models.synchronous, prefix=family.value)
     app.include_router(health.router)
     app.include_router(quota.router)
-    for family in (Family.OPENAI, Family.AZURE_V1, Family.AZURE):
-        for router in (files.router, uploads.router, batches.router, models.router):
-            app.include_router(router, prefix=family.value, include_in_schema=family is Family.OPENAI)
-        if family.azure:
-            app.include_router(models.synchronous, prefix=family.value)
     return app
 
 

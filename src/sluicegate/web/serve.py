@@ -103,6 +103,7 @@ async def _serve(
         )  # fmt: skip
         url = f"{'https' if settings.gateway_tls_cert else 'http'}://{host}:{listener.getsockname()[1]}"
         server = _Server(config, lambda: ready(url, key), desk.stop)
+        await desk.begin()
         turning = asyncio.create_task(desk.run())
         try:
             await server.serve(sockets=[listener])

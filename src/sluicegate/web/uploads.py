@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from sluicegate.core.tenancy import FileRow, UploadPartRow, UploadRow
 from sluicegate.core.types import Dialect
 from sluicegate.ports import Tx
-from sluicegate.service.retention import UPLOAD_S, drop_parts
+from sluicegate.service.retention import PART_SUFFIX, UPLOAD_S, drop_parts
 from sluicegate.web.dialects import Problem, family_of, not_found
 from sluicegate.web.files import check_purpose, check_room, enter_file, file_json, plain, seconds_of
 from sluicegate.web.receive import Received, receive
@@ -100,7 +100,7 @@ async def add_part(request: Request, id: str) -> Response:
     upload = await _pending(request, id)
     ctx = gateway_of(request).ctx
     part_id = ctx.ids.new("part")
-    blob = f"inputs/{part_id}.upload"
+    blob = f"inputs/{part_id}{PART_SUFFIX}"
     path = ctx.blobs.path(blob)
     now = ctx.clock.now()
     try:
