@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-GATEWAYS: Final = 0.3
+GATEWAYS: Final = 0.2
 """The share of worlds that have a gateway."""
 
 HOWS: Final = ("before", "after", "before", "after", "before", "after", "torn", "full", "stop")
