@@ -68,6 +68,18 @@ class CostLimitExceeded(InputRefused):
     code = "cost_limit_exceeded"
 
 
+class BlobRefused(SluicegateError):
+    """A blob in remote storage may not be used, is not there or too large: no repeat helps."""
+
+    code = "blob_refused"
+
+
+class BlobUnavailable(SluicegateError):
+    """Remote storage does not answer as it should: a later attempt may help."""
+
+    code = "blob_unavailable"
+
+
 class Interrupted(SluicegateError):
     """The person stopped the run; the same command goes on where it was."""
 

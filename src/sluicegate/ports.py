@@ -297,6 +297,19 @@ class Blobs(Protocol):
         """What is in a folder now, also what was begun to be written and never finished."""
 
 
+class RemoteBlobs(Protocol):
+    """Blobs in other people's storage, by URL, where the operator allows it."""
+
+    def check(self, url: str) -> None:
+        """Raise ValueError, with a sentence for the client, for a URL that is not to be used."""
+
+    async def fetch(self, url: str, target: Path, *, bytes_max: int) -> int:
+        """Copy a blob to a file; returns its bytes. Raises BlobRefused, BlobUnavailable."""
+
+    async def put(self, source: Path, url: str) -> None:
+        """Copy a file to a blob, whole. Raises BlobRefused, BlobUnavailable."""
+
+
 class Lock(Protocol):
     """The sign that a process lives: an OS lock that the system frees when the process dies, however it dies."""
 

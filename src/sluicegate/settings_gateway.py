@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings
 
 from sluicegate.settings_fields import Count, Models, Seconds, Tokens, setting, table
@@ -58,6 +58,18 @@ class GatewaySettings(BaseSettings):
     )
     gateway_tenant_batches: Count = setting(
         10_000, "Batches of one tenant that may be open at once.", section="Gateway", unit="batches", ge=1
+    )
+    gateway_blobs: str = setting(
+        "", "Containers, separated by commas, that clients may name in `input_blob` and `output_folder`, as "
+        "`https://ACCOUNT.blob.core.windows.net/CONTAINER`. Empty: none.", section="Gateway",
+    )  # fmt: skip
+    gateway_blob_sas: SecretStr | None = setting(
+        None, "Shared access signature (the query string) with which they are read and written.", section="Gateway"
+    )
+    gateway_blobs_private: bool = setting(
+        False,
+        "Their hosts may have addresses of a private network, as with Azurite or private endpoints.",
+        section="Gateway",
     )
     gateway_entra_issuer: str = setting(
         "", "Take tokens of this issuer beside keys, as `https://login.microsoftonline.com/TENANT/v2.0`.",

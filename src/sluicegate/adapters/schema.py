@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration: a database of this revision needs none."""
 
 metadata = sa.MetaData()
@@ -188,6 +188,7 @@ client_batches = sa.Table(
     _text("error_file", null=True), _text("errors", null=True), _text("reason", null=True), _time("in_progress_at"),
     _time("finalizing_at"), _time("cancelling_at"), _time("ended_at"),
     sa.Column("dialect", sa.Text, nullable=False, server_default="openai"),
+    _text("input_blob", null=True), _text("output_blob", null=True), _text("error_blob", null=True),
     sa.Index("client_batches_by_tenant", "tenant", "created_at", "id"),
     sa.Index("client_batches_by_status", "status"),
     sa.Index("client_batches_by_fingerprint", "fingerprint", "created_at"),

@@ -99,6 +99,7 @@ class ClientBatchRow:
         due_at: When the completion window ends.
         dialect: The one in which it was created; results come as this provider gives them.
         reason: Why it does not move, in words, or None.
+        input_blob, output_blob, error_blob: URLs where its input is and its results go, instead of files.
     """
 
     id: str
@@ -128,3 +129,6 @@ class ClientBatchRow:
     cancelling_at: float | None = None
     ended_at: float | None = None
     dialect: Dialect = Dialect.OPENAI
+    input_blob: str | None = None
+    output_blob: str | None = None
+    error_blob: str | None = None

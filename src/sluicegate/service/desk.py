@@ -23,8 +23,15 @@ from sluicegate.core.rows import BatchRow, RunRow
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.tenancy import ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus, Dialect
-from sluicegate.errors import AuthenticationFailed, BackendError, DeploymentNotFound, Interrupted, SluicegateError
-from sluicegate.ports import Tx, Workers
+from sluicegate.errors import (
+    AuthenticationFailed,
+    BackendError,
+    BlobRefused,
+    DeploymentNotFound,
+    Interrupted,
+    SluicegateError,
+)
+from sluicegate.ports import RemoteBlobs, Tx, Workers
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
@@ -63,6 +70,7 @@ class DeskPolicy:
     Attributes:
         active_max: Batches that are driven at once; others wait their turn, tenants taking turns.
         keep_s: How long ended batches, their result files and their parts are kept.
+        blob_bytes_max: The largest input that is fetched from remote storage.
         litter_s: How long a blob is kept that no row names.
         strict: Refuse what the provider alone would refuse.
         expire: True: a batch ends at its due time (OpenAI's way). False: it goes on (Azure's way).
@@ -73,6 +81,7 @@ class DeskPolicy:
     strict: bool = False
     keep_s: float = 2_592_000.0
     litter_s: float = 86_400.0
+    blob_bytes_max: int = 536_870_912
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +98,14 @@ class Desk:
     Args:
         rules: What input files are checked against.
         checkers: Where that is done: processes, so that a large file does not slow the answers to others.
+        remote: Storage that clients may name, None if there is none.
     """
 
-    def __init__(self, ctx: Context, rules: CheckRules, policy: DeskPolicy, checkers: Workers | None = None) -> None:
-        self._ctx, self._rules, self._policy, self._checkers = ctx, rules, policy, checkers
+    def __init__(
+        self, ctx: Context, rules: CheckRules, policy: DeskPolicy, checkers: Workers | None = None,
+        remote: RemoteBlobs | None = None,
+    ) -> None:  # fmt: skip
+        self._ctx, self._rules, self._policy, self._checkers, self._remote = ctx, rules, policy, checkers, remote
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._checks: dict[str, asyncio.Task[None]] = {}
@@ -251,8 +264,42 @@ class Desk:
             [source], rules=self._rules, workers=self._checkers or self._ctx.workers, counter=self._ctx.counter
         )
 
+    def check_blob(self, url: str) -> None:
+        """Raise ValueError, with a sentence for the client, for a URL of a blob that is not to be used."""
+        if self._remote is None:
+            raise ValueError("This gateway uses no blobs (its setting gateway_blobs).")
+        self._remote.check(url)
+
+    async def _fetch(self, batch: ClientBatchRow, url: str) -> ClientBatchRow:
+        """Bring a batch's input from remote storage."""
+        ctx = self._ctx
+        if self._remote is None:
+            raise BlobRefused(f"{url} cannot be used: this gateway uses no blobs any more")
+        aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
+        try:
+            size = await self._remote.fetch(url, aside, bytes_max=self._policy.blob_bytes_max)
+            digest = await ctx.workers.blocking(_digest, str(aside))
+            changes: dict[str, Any] = {"input": prepare.input_key(digest), "input_bytes": size}
+
+            def enter(tx: Tx) -> None:
+                # Within the transaction: no sweep comes between.
+                aside.replace(ctx.blobs.path(prepare.input_key(digest)))
+                tx.amend(ClientBatchRow, batch.id, **changes)
+
+            await ctx.store.transact(enter)
+        finally:
+            aside.unlink(missing_ok=True)
+        return replace(batch, **changes)
+
     async def _check(self, batch: ClientBatchRow) -> None:
         ctx = self._ctx
+        if batch.input_blob is not None and not batch.input:
+            try:
+                batch = await self._fetch(batch, batch.input_blob)
+            except BlobRefused as error:
+                problem = {"code": "input_no_permissions", "message": f"{error}.", "param": "input_blob", "line": None}
+                await self._fail(batch, [problem])
+                return
         digest = hashlib.sha256(batch.id.encode()).hexdigest()
         # A run of this batch that a process wrote just before it died.
         known = await ctx.store.transact(lambda tx: tx.runs(digest=digest))
@@ -372,6 +419,9 @@ class Desk:
             always = batch.dialect is Dialect.AZURE and status is BatchStatus.COMPLETED
             output = await self._result_file(batch, joined.out_lines, "output")
             errors = await self._result_file(batch, joined.err_lines, "error", always=always)
+            if batch.output_blob is not None and batch.error_blob is not None:
+                problems = problems + await self._deliver({batch.output_blob: output, batch.error_blob: errors})
+                output = errors = None
 
         def end(tx: Tx) -> None:
             for file in (output, errors):
@@ -384,6 +434,28 @@ class Desk:
             )  # fmt: skip
 
         await ctx.store.transact(end)
+
+    async def _deliver(self, results: dict[str, FileRow | None]) -> list[dict[str, Any]]:
+        """Put result files into remote storage; the errors of the batch if that is refused for good.
+
+        Raises:
+            BlobUnavailable: not now; what was put is put again later.
+        """
+        refused = []
+        for url, file in results.items():
+            if file is None:
+                continue
+            try:
+                if self._remote is None:
+                    raise BlobRefused(f"{url} cannot be used: this gateway uses no blobs any more")
+                await self._remote.put(self._ctx.blobs.path(file.blob), url)
+            except BlobRefused as error:
+                refused.append(
+                    {"code": "output_no_permissions", "message": f"{error}.", "param": "output_folder", "line": None}
+                )
+        if not refused:
+            await self._ctx.blobs.delete(*(file.blob for file in results.values() if file is not None))
+        return refused
 
     async def _end_of(self, run: RunRow, joined: BatchRow) -> tuple[BatchStatus, list[dict[str, Any]]]:
         """How a finished run's batch ends, and the errors of the batch as a whole."""
@@ -423,6 +495,7 @@ REASONS: Final = {
     "Throttled": "the provider asks the gateway to slow down",
     "StateUnusable": "the gateway's data folder cannot be used",
     "CostLimitExceeded": "the gateway's cost limit is reached",
+    "BlobUnavailable": "the blob storage does not answer",
 }
 """What a client reads of trouble: our words, so that no key, endpoint or text of the provider's gets out."""
 

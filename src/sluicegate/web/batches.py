@@ -16,7 +16,7 @@ from sluicegate.core.limits import OPENAI, parse_duration
 from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus, Dialect
 from sluicegate.ports import Tx
-from sluicegate.service.desk import Outlook
+from sluicegate.service.desk import Desk, Outlook
 from sluicegate.web.auth import Caller
 from sluicegate.web.dialects import Family, Problem, family_of, not_found
 from sluicegate.web.limits import check_create
@@ -43,16 +43,25 @@ class Wanted:
     window: str
     window_s: float
     metadata: str | None
+    input_blob: str | None = None
+    folder: str | None = None
 
     def fingerprint(self, caller: Caller) -> str:
         """Equal for repeats of one create."""
-        content = (caller.tenant, caller.key, self.input_file, self.endpoint, self.window, self.metadata)
+        content: tuple[str | None, ...] = (
+            caller.tenant, caller.key, self.input_file, self.endpoint, self.window, self.metadata,
+        )  # fmt: skip
+        if self.input_blob is not None:
+            content += (self.input_blob, self.folder)
         return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
-def _wanted(body: dict[str, Any], family: Family, *, strict: bool) -> Wanted:
+def _wanted(body: dict[str, Any], family: Family, desk: Desk, *, strict: bool) -> Wanted:
     input_file, endpoint, window = (body.get(name) for name in ("input_file_id", "endpoint", "completion_window"))
-    if not isinstance(input_file, str) or not input_file:
+    blob = body.get("input_blob") if family.azure else None
+    if blob is not None:
+        input_file = ""
+    elif not isinstance(input_file, str) or not input_file:
         raise Problem(400, "invalid_value", "Missing required parameter: 'input_file_id'.", param="input_file_id")
     served = {url.removeprefix("/v1"): url for url in OPENAI.urls}
     if not isinstance(endpoint, str) or endpoint.removeprefix("/v1") not in served:
@@ -72,8 +81,26 @@ def _wanted(body: dict[str, Any], family: Family, *, strict: bool) -> Wanted:
                       param="completion_window")  # fmt: skip
     return Wanted(
         input_file=input_file, endpoint=served[endpoint.removeprefix("/v1")], window=window, window_s=seconds,
-        metadata=_metadata(body.get("metadata")),
+        metadata=_metadata(body.get("metadata")), **(_blobs(body, blob, desk) if blob is not None else {}),
     )  # fmt: skip
+
+
+def _blobs(body: dict[str, Any], blob: Any, desk: Desk) -> dict[str, str]:
+    """Azure's input by URL (F§1.11): results go to a folder of blobs, metadata is not taken."""
+    folder = body.get("output_folder")
+    place = folder.get("url") if isinstance(folder, dict) else None
+    if not isinstance(place, str):
+        text = "output_folder.url is required with input_blob."
+        raise Problem(400, "invalidPayload", text, param="output_folder")
+    if body.get("metadata"):
+        raise Problem(400, "invalidPayload", "metadata is not supported with input_blob.", param="metadata")
+    place = place.rstrip("/")
+    for name, url in (("input_blob", blob), ("output_folder", f"{place}/x")):
+        try:
+            desk.check_blob(url if isinstance(url, str) else "")
+        except ValueError as error:
+            raise Problem(400, "invalidPayload", f"Invalid value for {name}: {error}", param=name) from None
+    return {"input_blob": blob, "folder": place}
 
 
 def _metadata(given: Any) -> str | None:
@@ -112,7 +139,7 @@ async def create(request: Request) -> Response:
     caller = await caller_of(request)
     gateway = gateway_of(request)
     family = family_of(request.url.path)
-    wanted = _wanted(await json_body(request), family, strict=gateway.settings.gateway_strict)
+    wanted = _wanted(await json_body(request), family, gateway.desk, strict=gateway.settings.gateway_strict)
     idempotency = request.headers.get("idempotency-key") or None
     if idempotency is not None and len(idempotency) > 255:
         raise Problem(400, "invalid_value", "Idempotency-Key has more than 255 characters.")
@@ -171,6 +198,8 @@ def _new(
     tx: Tx, gateway: Gateway, caller: Caller, wanted: Wanted, idempotency: str | None, dialect: Dialect
 ) -> ClientBatchRow:
     now = gateway.ctx.clock.now()
+    if wanted.input_blob is not None:
+        return _of_blob(tx, gateway, caller, wanted, idempotency, dialect)
     files = tx.find(FileRow, id=wanted.input_file, tenant=caller.tenant)
     if not files or (files[0].expires_at is not None and files[0].expires_at <= now):
         if dialect is Dialect.OPENAI:
@@ -189,6 +218,21 @@ def _new(
         input=files[0].blob, input_bytes=files[0].bytes, endpoint=wanted.endpoint, window=wanted.window,
         metadata=wanted.metadata, status=BatchStatus.VALIDATING, fingerprint=wanted.fingerprint(caller), created_at=now,
         due_at=now + wanted.window_s, idempotency=idempotency, dialect=dialect,
+    )  # fmt: skip
+
+
+def _of_blob(
+    tx: Tx, gateway: Gateway, caller: Caller, wanted: Wanted, idempotency: str | None, dialect: Dialect
+) -> ClientBatchRow:
+    now = gateway.ctx.clock.now()
+    check_create(tx, gateway, caller.tenant, None, now)
+    id_ = gateway.ctx.ids.new("batch")
+    place = f"{wanted.folder}/{id_.removeprefix('batch_')}"
+    return ClientBatchRow(
+        id=id_, tenant=caller.tenant, key=caller.key, input_file="", input="", input_bytes=0, endpoint=wanted.endpoint,
+        window=wanted.window, metadata=None, status=BatchStatus.VALIDATING, fingerprint=wanted.fingerprint(caller),
+        created_at=now, due_at=now + wanted.window_s, idempotency=idempotency, dialect=dialect,
+        input_blob=wanted.input_blob, output_blob=f"{place}/results.jsonl", error_blob=f"{place}/errors.jsonl",
     )  # fmt: skip
 
 

@@ -33,8 +33,11 @@ def limits_of(gateway: Gateway, tenant: str) -> TenantLimits:
     return everybody if own is None else everybody.model_copy(update=own.model_dump(exclude_unset=True))
 
 
-def check_create(tx: Tx, gateway: Gateway, tenant: str, file: FileRow, now: float) -> None:
-    """A Problem if the tenant may not open one more batch with this file: 429 for now, 403 for ever."""
+def check_create(tx: Tx, gateway: Gateway, tenant: str, file: FileRow | None, now: float) -> None:
+    """A Problem if the tenant may not open one more batch with this file: 429 for now, 403 for ever.
+
+    None stands for a blob, of which nothing is known before it is fetched.
+    """
     most = limits_of(gateway, tenant)
     _rate(tx, tenant, most.creates_per_minute, now)
     open_ = tx.find(ClientBatchRow, tenant=tenant, status=OPEN)
@@ -43,10 +46,10 @@ def check_create(tx: Tx, gateway: Gateway, tenant: str, file: FileRow, now: floa
         raise Problem(429, "too_many_batches", text, retry=False, after_s=AFTER_S)
     if most.requests is not None:
         used = sum(_requests(tx, batch) for batch in open_)
-        _room("requests", "too_many_requests_waiting", used, file.lines, most.requests)
+        _room("requests", "too_many_requests_waiting", used, file.lines if file is not None else 0, most.requests)
     if most.tokens is not None:
         used = sum(_tokens(tx, batch) for batch in open_)
-        _room("tokens", "too_many_tokens_waiting", used, file.bytes // 4, most.tokens)
+        _room("tokens", "too_many_tokens_waiting", used, file.bytes // 4 if file is not None else 0, most.tokens)
     if most.spend is not None:
         spent = _spent(tx, gateway, tenant, now)
         if spent >= most.spend:

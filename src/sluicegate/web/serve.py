@@ -11,8 +11,10 @@ from dataclasses import replace
 
 import uvicorn
 
+from sluicegate.adapters.remote_blobs import HttpBlobs
 from sluicegate.adapters.workers import ProcessWorkers
 from sluicegate.api import rules_of
+from sluicegate.core.blob_urls import parse_prefixes
 from sluicegate.core.report import Event
 from sluicegate.errors import StateUnusable, UsageError
 from sluicegate.service import keys
@@ -48,6 +50,10 @@ def serve(settings: Settings, *, host: str, port: int, ready: Callable[[str, str
         path = getattr(settings, name)
         if path is not None and not os.access(path, os.R_OK):
             raise UsageError(f"{name}: {path} cannot be read; name a PEM file that this user may read")
+    try:
+        parse_prefixes(settings.gateway_blobs)
+    except ValueError as error:
+        raise UsageError(f"gateway_blobs: {error}") from error
     if settings.gateway_tls_key is not None and settings.gateway_tls_cert is None:
         raise UsageError("gateway_tls_key is set without gateway_tls_cert; set both")
     try:
@@ -86,10 +92,11 @@ async def _serve(
             expire=settings.gateway_due == "expire",
             strict=settings.gateway_strict,
             keep_s=settings.gateway_keep,
+            blob_bytes_max=settings.gateway_file_bytes_max,
         )
         checkers = ProcessWorkers(settings.workers or None)
         rules = replace(rules_of(settings, ctx.backend.dialect), names=settings.gateway_models)
-        desk = Desk(ctx, rules, policy, checkers)
+        desk = Desk(ctx, rules, policy, checkers, _remote(settings))
         gatekeeper = Gatekeeper(ctx.store, entra)
         gateway = Gateway(
             ctx=ctx, desk=desk, settings=settings, gatekeeper=gatekeeper, metrics=metrics, together=Together(ctx.store)
@@ -111,6 +118,12 @@ async def _serve(
             desk.stop()
             await turning
             await checkers.close()
+
+
+def _remote(settings: Settings) -> HttpBlobs | None:
+    prefixes = parse_prefixes(settings.gateway_blobs)
+    sas = settings.gateway_blob_sas.get_secret_value() if settings.gateway_blob_sas is not None else ""
+    return HttpBlobs(prefixes, sas=sas, private=settings.gateway_blobs_private) if prefixes else None
 
 
 class _Server(uvicorn.Server):

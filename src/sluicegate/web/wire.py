@@ -34,7 +34,7 @@ def batch_json(tx: Tx, batch: ClientBatchRow, family: Family, outlook: Outlook) 
         "id": batch.id, "object": "batch",
         "endpoint": batch.endpoint.removeprefix("/v1") if family.azure else batch.endpoint,
         "errors": {"object": "list", "data": problems} if problems else None,
-        "input_file_id": batch.input_file, "completion_window": batch.window, "status": batch.status.value,
+        "input_file_id": batch.input_file or None, "completion_window": batch.window, "status": batch.status.value,
         "output_file_id": batch.output_file, "error_file_id": batch.error_file, "created_at": int(batch.created_at),
         "expires_at": int(batch.due_at), "in_progress_at": _whole(batch.in_progress_at),
         "finalizing_at": _whole(batch.finalizing_at), "cancelling_at": _whole(batch.cancelling_at), **times,
@@ -46,7 +46,12 @@ def batch_json(tx: Tx, batch: ClientBatchRow, family: Family, outlook: Outlook) 
         },
         "metadata": msgspec.json.decode(batch.metadata) if batch.metadata else None,
         "sluicegate": _own(tx, batch, parts, outlook),
-    }  # fmt: skip
+    } | (_blobs(batch) if family.azure else {})  # fmt: skip
+
+
+def _blobs(batch: ClientBatchRow) -> dict[str, str | None]:
+    """Where Azure's clients find a batch's blobs; their names are given even if nothing was written (F§1.11)."""
+    return {"input_blob": batch.input_blob, "output_blob": batch.output_blob, "error_blob": batch.error_blob}
 
 
 def _counts(batch: ClientBatchRow, parts: list[PartRow]) -> tuple[int, int]:
