@@ -12,6 +12,7 @@ from typing import Any, Final
 from unittest import mock
 
 import httpx2
+from starlette.requests import ClientDisconnect
 
 from sluicegate.adapters.backend_batch import BatchBackend
 from sluicegate.adapters.connect import connect
@@ -112,7 +113,7 @@ class Transport(httpx2.AsyncBaseTransport):
         whole = True
         try:
             await self._app(scope, receive, send)
-        except (_Cut, ConnectionResetError):
+        except (_Cut, ConnectionResetError, ClientDisconnect):
             whole = False
         if not start:
             raise httpx2.ReadError("the connection was closed")
