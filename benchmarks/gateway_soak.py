@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final
@@ -120,7 +120,8 @@ class _Load:
         batch = client.batches.create(input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h")
         if dice.random() < 0.1:
             time.sleep(dice.random() * 3)
-            client.batches.cancel(batch.id)
+            with suppress(openai.ConflictError):  # it has ended meanwhile
+                client.batches.cancel(batch.id)
         while batch.status not in ("completed", "failed", "expired", "cancelled"):
             time.sleep(1.0)
             batch = client.batches.retrieve(batch.id)

@@ -86,10 +86,11 @@ class DeskPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Where a driven batch stands, and what its driver's trouble is, in words."""
+    """Where a driven batch stands, what its driver's trouble is, in words, and how many are before one that waits."""
 
     progress: Progress | None = None
     trouble: str | None = None
+    position: int | None = None
 
 
 class Desk:
@@ -116,6 +117,7 @@ class Desk:
         self._refused: set[str] = set()
         self._stalled: set[str] = set()
         self._troubled: set[str] = set()
+        self._positions: dict[str, int] = {}
         self.progress: dict[str, Progress] = {}
         self._turned = time.monotonic()
         self._swept_at = 0.0
@@ -155,7 +157,8 @@ class Desk:
 
     def outlook(self, batch: str) -> Outlook:
         """What this process knows of a batch beyond its row."""
-        return Outlook(self.progress.get(batch), UNREACHABLE if batch in self._troubled else None)
+        trouble = UNREACHABLE if batch in self._troubled else None
+        return Outlook(self.progress.get(batch), trouble, self._positions.get(batch))
 
     def heard(self, event: Event) -> None:
         """Take note of what happens to the work: trouble with the provider is a reason to wait."""
@@ -226,6 +229,7 @@ class Desk:
             waiting.remove(batch)
             chosen.append(batch)
             driven[batch.tenant] = driven.get(batch.tenant, 0) + 1
+        self._positions = {batch.id: i for i, batch in enumerate(waiting, 1)}
         return chosen
 
     def _start(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from sluicegate import __version__
 from sluicegate.errors import StateUnusable
-from sluicegate.web import batches, files, health, models, quota, uploads
+from sluicegate.web import batches, files, health, models, quota, reference, uploads
 from sluicegate.web.access import Access
 from sluicegate.web.dialects import Family, Problem, envelope
 from sluicegate.web.state import Gateway
@@ -22,6 +23,7 @@ LOG = logging.getLogger("sluicegate.gateway")
 def make_app(gateway: Gateway) -> FastAPI:
     """The application that serves ``gateway``."""
     app = FastAPI(
+        docs_url=None, redoc_url=None,  # their pages take scripts from elsewhere; ours is below
         title="Sluicegate", version=__version__, summary="The Batch API that queues instead of refusing.",
         exception_handlers={
             Problem: _problem, HTTPException: _http, ClientDisconnect: _gone, StateUnusable: _unusable, Exception: _defect,
@@ -37,7 +39,15 @@ def make_app(gateway: Gateway) -> FastAPI:
         app.include_router(models.synchronous, prefix=family.value)
     app.include_router(health.router)
     app.include_router(quota.router)
+    app.openapi = partial(reference.document, app)  # type: ignore[method-assign]
+    app.add_route("/docs", _reference, include_in_schema=False)
     return app
+
+
+async def _reference(request: Request) -> Response:
+    """The reference for people."""
+    policy = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    return HTMLResponse(reference.page(request.app), headers=policy)
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -178,7 +178,8 @@ async def delete(request: Request, id: str) -> Response:
     return JSONResponse({"id": file.id, "object": "file", "deleted": True})
 
 
-@router.api_route("/files/{id}/content", methods=["GET", "HEAD"], summary="A file's content")
+@router.get("/files/{id}/content", summary="A file's content")
+@router.head("/files/{id}/content", summary="A file's content, without it")
 async def content(request: Request, id: str) -> Response:
     """The bytes; ``Range: bytes=a-b`` gives a piece with 206."""
     file = await find_file(request, id)

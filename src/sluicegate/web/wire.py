@@ -84,7 +84,7 @@ def _own(tx: Tx, batch: ClientBatchRow, parts: list[PartRow], outlook: Outlook) 
         "parts": sum(1 for part in parts if part.provider_batch),
         "expected_at": _whole(progress.finish_at) if progress else None,
         "expected_at_latest": _whole(progress.finish_at_late) if progress else None,
-        "reasons": reasons,
+        "reasons": reasons, "position": outlook.position,
     }  # fmt: skip
 
 

@@ -1,0 +1,323 @@
+"""The reference of the gateway's surface: what every operation takes and gives, with examples and errors.
+
+FastAPI knows the routes; what they read and answer is said here, since the bodies are the provider's and not ours to model.
+A test calls every operation as it is described here and compares the answers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+Schema = dict[str, Any]
+
+
+def _object(required: str, optional: str = "", **properties: Schema) -> Schema:
+    """An object: ``required`` and ``optional`` list ``name:type`` pairs, ``?`` after a type for null."""
+    found: dict[str, Schema] = {}
+    kinds = {"s": "string", "i": "integer", "n": "number", "b": "boolean", "o": "object", "a": "array"}
+    for pair in (required + " " + optional).split():
+        name, _, kind = pair.partition(":")
+        type_ = kinds[kind[0]]
+        found[name] = {"type": [type_, "null"]} if kind.endswith("?") else {"type": type_}
+    found |= properties
+    return {"type": "object", "properties": found, "required": [pair.partition(":")[0] for pair in required.split()]}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list(name: str) -> Schema:
+    return _object("object:s data:a first_id:s? last_id:s? has_more:b", data={"type": "array", "items": _ref(name)})
+
+
+_TIMES = (
+    "in_progress_at:i? finalizing_at:i? completed_at:i? failed_at:i? expired_at:i? cancelling_at:i? cancelled_at:i?"
+)
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Error": _object("error:o", error=_object("message:s type:s param:s? code:s?")),
+    "File": _object(
+        "id:s object:s bytes:i created_at:i filename:s purpose:s status:s", "expires_at:i? status_details:s?"
+    ),
+    "Files": _list("File"),
+    "Upload": _object("id:s object:s bytes:i created_at:i filename:s purpose:s status:s expires_at:i file:o?"),
+    "UploadPart": _object("id:s object:s created_at:i upload_id:s"),
+    "Problem": _object("code:s message:s param:s? line:i?"),
+    "Batch": _object(
+        f"id:s object:s endpoint:s errors:o? input_file_id:s? completion_window:s status:s output_file_id:s? "
+        f"error_file_id:s? created_at:i expires_at:i request_counts:o usage:o metadata:o? sluicegate:o {_TIMES}",
+        status={"type": "string", "enum": ["validating", "failed", "in_progress", "finalizing", "completed", "expired",
+                                           "cancelling", "cancelled"]},
+        errors={"type": ["object", "null"], "properties": {"object": {"type": "string"}, "data": {
+            "type": "array", "items": _ref("Problem")}}},
+        request_counts=_object("total:i completed:i failed:i"),
+        usage=_object("input_tokens:i output_tokens:i total_tokens:i"),
+        sluicegate=_object(
+            "waiting_requests:i held_tokens:i reserved_tokens:i parts:i expected_at:i? expected_at_latest:i? reasons:a "
+            "position:i?",
+            reasons={"type": "array", "items": {"type": "string"}},
+        ),
+    ),
+    "Batches": _list("Batch"),
+    "Part": _object(
+        "id:s object:s deployment:s provider_batch_id:s? stage:s means:s status:s? requests:i tokens:i reserved:i "
+        "answered:i failed:i salvaged:i created_at:i held_at:i? collected_at:i?"
+    ),
+    "Parts": _list("Part"),
+    "Model": _object("id:s object:s created:i owned_by:s"),
+    "Models": _list("Model"),
+    "Quota": _object("deployment:s limit:i? limit_source:s reserved:i held:i foreign:i headroom:i? waiting:i", ""),
+    "Quotas": _object("object:s data:a", data={"type": "array", "items": _ref("Quota")}),
+    "Check": _object("deployments:o"),
+    "Health": _object("status:s", "wrong:a", wrong={"type": "array", "items": {"type": "string"}}),
+}  # fmt: skip
+
+FILE: Final = {
+    "id": "file-9f1c", "object": "file", "bytes": 182734, "created_at": 1795500000, "filename": "requests.jsonl",
+    "purpose": "batch", "status": "processed", "status_details": None, "expires_at": None,
+}  # fmt: skip
+UPLOAD: Final = {
+    "id": "upload_51aa", "object": "upload", "bytes": 182734, "created_at": 1795500000, "filename": "requests.jsonl",
+    "purpose": "batch", "status": "pending", "expires_at": 1795503600, "file": None,
+}  # fmt: skip
+BATCH: Final = {
+    "id": "batch_b2d4", "object": "batch", "endpoint": "/v1/chat/completions", "errors": None,
+    "input_file_id": "file-9f1c", "completion_window": "24h", "status": "in_progress", "output_file_id": None,
+    "error_file_id": None, "created_at": 1795500010, "expires_at": 1795586410, "in_progress_at": 1795500012,
+    "finalizing_at": None, "completed_at": None, "failed_at": None, "expired_at": None, "cancelling_at": None,
+    "cancelled_at": None, "request_counts": {"total": 1800, "completed": 640, "failed": 0},
+    "usage": {"input_tokens": 104200, "output_tokens": 38100, "total_tokens": 142300}, "metadata": {"team": "search"},
+    "sluicegate": {
+        "waiting_requests": 980, "held_tokens": 29120, "reserved_tokens": 0, "parts": 14, "expected_at": 1795500400,
+        "expected_at_latest": 1795500900, "reasons": ["gpt-4.1: the gate is full: 29,120 of 30,000 tokens"],
+        "position": None,
+    },
+}  # fmt: skip
+PART: Final = {
+    "id": "part_77c0", "object": "batch.part", "deployment": "gpt-4.1", "provider_batch_id": "batch_Xy", "stage": "held",
+    "means": "held by the provider", "status": "in_progress", "requests": 45, "tokens": 7800, "reserved": 7956,
+    "answered": 0, "failed": 0, "salvaged": 0, "created_at": 1795500013, "held_at": 1795500014, "collected_at": None,
+}  # fmt: skip
+QUOTA: Final = {
+    "deployment": "gpt-4.1", "limit": 30000, "limit_source": "told", "reserved": 0, "held": 29120, "foreign": 0,
+    "headroom": 880, "waiting": 61200,
+}  # fmt: skip
+MODEL: Final = {"id": "gpt-4.1", "object": "model", "created": 0, "owned_by": "sluicegate"}
+
+
+def _page(one: Schema) -> Schema:
+    return {"object": "list", "data": [one], "first_id": one["id"], "last_id": one["id"], "has_more": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What an operation takes and gives.
+
+    Attributes:
+        gives: Schema's name, or a content type; ``example`` of it.
+        errors: Statuses beside 401 with what they mean.
+        body: Schema of a JSON body, ``sent`` an example; ``form``: fields of a multipart form.
+        query: Name → schema.
+    """
+
+    gives: str
+    example: Any = None
+    errors: dict[int, str]
+    body: Schema | None = None
+    sent: Any = None
+    form: Schema | None = None
+    query: dict[str, Schema] | None = None
+    open: bool = False
+
+
+MISSING: Final = {404: "There is none with this id, or it is another tenant's."}
+PAGING: Final[dict[str, Schema]] = {
+    "limit": {"type": "integer", "minimum": 1}, "after": {"type": "string"}, "before": {"type": "string"},
+    "order": {"type": "string", "enum": ["asc", "desc"]},
+}  # fmt: skip
+BAD_QUERY: Final = {400: "A wrong value in the query."}
+BAD_BODY: Final = {
+    400: "A field is missing or wrong; `param` names it.", 413: "The body is too large.", 415: "The body is encoded.",
+}  # fmt: skip
+RECEIVING: Final = BAD_BODY | {
+    403: "The tenant's files have as many bytes as they may.", 408: "The body stopped coming.",
+    507: "The gateway's disk is full; `retry-after` says when to come back.",
+}  # fmt: skip
+EXPIRY: Final[dict[str, Schema]] = {
+    "expires_after[anchor]": {"type": "string"}, "expires_after[seconds]": {"type": "integer"},
+}  # fmt: skip
+EXPIRES_AFTER: Final = _object("anchor:s seconds:i")
+
+OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
+    ("post", "/v1/files"): Operation(
+        gives="File", example=FILE, errors=RECEIVING,
+        form=_object("purpose:s file:s", "", file={"type": "string", "format": "binary"}, **EXPIRY),
+    ),
+    ("get", "/v1/files"): Operation(
+        gives="Files", example=_page(FILE), errors=BAD_QUERY, query=PAGING | {"purpose": {"type": "string"}}
+    ),
+    ("get", "/v1/files/{id}"): Operation(gives="File", example=FILE, errors=MISSING),
+    ("delete", "/v1/files/{id}"): Operation(
+        gives="", example={"id": "file-9f1c", "object": "file", "deleted": True}, errors=MISSING
+    ),
+    ("get", "/v1/files/{id}/content"): Operation(
+        gives="application/octet-stream", errors=MISSING | {416: "The range begins behind the end."}
+    ),
+    ("head", "/v1/files/{id}/content"): Operation(
+        gives="application/octet-stream", errors=MISSING | {416: "The range begins behind the end."}
+    ),
+    ("post", "/v1/uploads"): Operation(
+        gives="Upload", example=UPLOAD, errors=BAD_BODY | {403: RECEIVING[403]},
+        body=_object("bytes:i filename:s mime_type:s purpose:s", expires_after=EXPIRES_AFTER),
+        sent={"bytes": 182734, "filename": "requests.jsonl", "mime_type": "application/jsonl", "purpose": "batch"},
+    ),
+    ("post", "/v1/uploads/{id}/parts"): Operation(
+        gives="UploadPart", errors=MISSING | RECEIVING,
+        example={"id": "part_3e", "object": "upload.part", "created_at": 1795500001, "upload_id": "upload_51aa"},
+        form=_object("data:s", data={"type": "string", "format": "binary"}),
+    ),
+    ("post", "/v1/uploads/{id}/complete"): Operation(
+        gives="Upload", example=UPLOAD | {"status": "completed", "file": FILE}, errors=MISSING | BAD_BODY,
+        body=_object("part_ids:a", "md5:s", part_ids={"type": "array", "items": {"type": "string"}}),
+        sent={"part_ids": ["part_3e"]},
+    ),
+    ("post", "/v1/uploads/{id}/cancel"): Operation(
+        gives="Upload", example=UPLOAD | {"status": "cancelled"}, errors=MISSING | {400: "It is over already."}
+    ),
+    ("post", "/v1/batches"): Operation(
+        gives="Batch", example=BATCH | {"status": "validating"},
+        errors=BAD_BODY | {
+            403: "The tenant may never open such a batch.", 422: "The `Idempotency-Key` was used for another create.",
+            429: "The tenant has as many open as it may, or creates too fast; `retry-after` says when to come back.",
+        },
+        body=_object("input_file_id:s endpoint:s completion_window:s", "metadata:o?",
+                     completion_window={"type": "string", "description": "`1h` to `7d`"}),
+        sent={"input_file_id": "file-9f1c", "endpoint": "/v1/chat/completions", "completion_window": "24h",
+              "metadata": {"team": "search"}},
+    ),
+    ("get", "/v1/batches"): Operation(gives="Batches", example=_page(BATCH), errors=BAD_QUERY, query=PAGING),
+    ("get", "/v1/batches/{id}"): Operation(gives="Batch", example=BATCH, errors=MISSING),
+    ("get", "/v1/batches/{id}/parts"): Operation(gives="Parts", example=_page(PART), errors=MISSING),
+    ("post", "/v1/batches/{id}/cancel"): Operation(
+        gives="Batch", example=BATCH | {"status": "cancelling"}, errors=MISSING | {409: "It has ended already."}
+    ),
+    ("get", "/v1/models"): Operation(gives="Models", example=_page(MODEL), errors={}),
+    ("get", "/v1/models/{model}"): Operation(gives="Model", example=MODEL, errors=MISSING),
+    ("get", "/v1/quota"): Operation(gives="Quotas", example={"object": "list", "data": [QUOTA]}, errors={}),
+    ("get", "/v1/quota/{deployment}"): Operation(
+        gives="Quota", example=QUOTA, errors={404: "No work was sent to such a deployment yet."}
+    ),
+    ("post", "/v1/quota/check"): Operation(
+        gives="Check", errors=MISSING | BAD_BODY | {429: "Other files are being checked; `retry-after`."},
+        body={"type": "object", "properties": {
+            "input_file_id": {"type": "string"}, "lines": {"type": "array", "items": {"type": "object"}}}},
+        sent={"input_file_id": "file-9f1c"},
+        example={"requests": 1800, "tokens": 303552, "deployments": {
+            "gpt-4.1": {"fits_now": False, "first_part_at": 1795500010.0, "done_at": 1795500400.0, "note": "…"}}},
+    ),
+    ("get", "/healthz"): Operation(gives="Health", example={"status": "ok"}, errors={}, open=True),
+    ("get", "/readyz"): Operation(
+        gives="Health", example={"status": "ok", "wrong": []}, errors={503: "It cannot work; `wrong` says why."}, open=True
+    ),
+    ("get", "/metrics"): Operation(gives="text/plain", errors={404: "`gateway_metrics` is off."}, open=True),
+}  # fmt: skip
+"""Every operation of the ``/v1`` family and our own; the other families have the same ones (docs/gateway.md)."""
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, made once."""
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes, separate_input_output_schemas=False
+        )  # fmt: skip
+        made["components"] = {
+            "schemas": SCHEMAS,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "api-key"},
+            },
+        }
+        for path, methods in made["paths"].items():
+            for method, shown in methods.items():
+                _describe(shown, OPERATIONS[method, path])
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+def _describe(shown: dict[str, Any], what: Operation) -> None:
+    json_of = {
+        "application/json": {"schema": _ref(what.gives) if what.gives else {"type": "object"}, "example": what.example}
+    }
+    plain = "/" in what.gives
+    shown["responses"] = {"200": {
+        "description": "As asked.", "content": {what.gives: {"schema": {"type": "string"}}} if plain else json_of,
+    }}  # fmt: skip
+    errors = what.errors if what.open else {401: "No valid key."} | what.errors
+    for status, means in sorted(errors.items()):
+        schema = _ref("Health") if status == 503 and what.open else _ref("Error")
+        shown["responses"][str(status)] = {"description": means, "content": {"application/json": {"schema": schema}}}
+    if not what.open:
+        shown["security"] = [{"bearer": []}, {"key": []}]
+    if what.query:
+        shown.setdefault("parameters", []).extend(
+            {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in what.query.items()
+        )
+    if what.body is not None:
+        content: dict[str, Any] = {"application/json": {"schema": what.body, "example": what.sent}}
+        shown["requestBody"] = {"required": True, "content": content}
+    if what.form is not None:
+        shown["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": what.form}}}
+
+
+PAGE: Final = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sluicegate: reference</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b2733;background:#fff}
+h2{margin:2.5rem 0 0;border-top:1px solid #d5dde5;padding-top:1.5rem;font-size:1.15rem}
+code,pre{font:14px/1.45 ui-monospace,monospace}
+pre{background:#f3f6f9;padding:.8rem 1rem;overflow:auto;border-radius:6px}.m{color:#0b6bcb;font-weight:700}
+table{border-collapse:collapse;margin:.5rem 0}td{padding:.15rem .8rem .15rem 0;vertical-align:top}nav a{margin-right:1rem}
+@media(prefers-color-scheme:dark){body{background:#10161c;color:#dbe4ec}pre{background:#1a232c}h2{border-color:#2b3742}.m{color:#6cb6ff}}
+</style></head><body><h1>Sluicegate</h1><p>"""
+
+
+def page(app: FastAPI) -> str:
+    """The document as one page of HTML: no script, and nothing from elsewhere."""
+    made = document(app)
+    parts = [
+        PAGE, escape(made["info"]["summary"]), " The families <code>/openai?api-version=…</code> and <code>/openai/v1</code> "
+        "have the same operations. <a href='/openapi.json'>openapi.json</a></p><nav>",
+    ]  # fmt: skip
+    tags = dict.fromkeys(shown["tags"][0] for methods in made["paths"].values() for shown in methods.values())
+    parts += [f"<a href='#{tag}'>{tag}</a>" for tag in tags]
+    parts.append("</nav>")
+    for tag in tags:
+        parts.append(f"<span id='{tag}'></span>")
+        for path, methods in made["paths"].items():
+            parts += [_section(method, path, shown) for method, shown in methods.items() if shown["tags"][0] == tag]
+    return "".join(parts) + "</body></html>"
+
+
+def _section(method: str, path: str, shown: dict[str, Any]) -> str:
+    what = OPERATIONS[method, path]
+    lines = [
+        f"<h2><span class='m'>{method.upper()}</span> <code>{escape(path)}</code></h2>",
+        f"<p><b>{escape(shown['summary'])}.</b> {escape(shown.get('description', ''))}</p>",
+    ]  # fmt: skip
+    if what.query:
+        lines.append("<p>Query: " + ", ".join(f"<code>{name}</code>" for name in what.query) + "</p>")
+    if what.form is not None:
+        lines.append("<p>Form: " + ", ".join(f"<code>{name}</code>" for name in what.form["properties"]) + "</p>")
+    if what.sent is not None:
+        lines.append(f"<p>Takes</p><pre>{escape(json.dumps(what.sent, indent=2))}</pre>")
+    if what.example is not None:
+        lines.append(f"<p>Gives</p><pre>{escape(json.dumps(what.example, indent=2, ensure_ascii=False))}</pre>")
+    rows = [
+        f"<tr><td>{status}</td><td>{escape(one['description'])}</td></tr>" for status, one in shown["responses"].items()
+    ]
+    return "".join(lines) + "<table>" + "".join(rows) + "</table>"
