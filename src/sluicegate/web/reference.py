@@ -7,6 +7,7 @@ A test calls every operation as it is described here and compares the answers.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
@@ -286,6 +287,10 @@ table{border-collapse:collapse;margin:.5rem 0}td{padding:.15rem .8rem .15rem 0;v
 </style></head><body><h1>Sluicegate</h1><p>"""
 
 
+TAGS: Final = ("quota", "batches", "files", "uploads", "models", "health")
+"""In this order: first what no provider has."""
+
+
 def page(app: FastAPI) -> str:
     """The document as one page of HTML: no script, and nothing from elsewhere."""
     made = document(app)
@@ -293,21 +298,25 @@ def page(app: FastAPI) -> str:
         PAGE, escape(made["info"]["summary"]), " The families <code>/openai?api-version=…</code> and <code>/openai/v1</code> "
         "have the same operations. <a href='/openapi.json'>openapi.json</a></p><nav>",
     ]  # fmt: skip
-    tags = dict.fromkeys(shown["tags"][0] for methods in made["paths"].values() for shown in methods.values())
-    parts += [f"<a href='#{tag}'>{tag}</a>" for tag in tags]
+    parts += [f"<a href='#{tag}'>{tag}</a>" for tag in TAGS]
     parts.append("</nav>")
-    for tag in tags:
+    for tag in TAGS:
         parts.append(f"<span id='{tag}'></span>")
         for path, methods in made["paths"].items():
             parts += [_section(method, path, shown) for method, shown in methods.items() if shown["tags"][0] == tag]
     return "".join(parts) + "</body></html>"
 
 
+def _words(text: str) -> str:
+    """Text with ``code`` in it, as HTML."""
+    return re.sub(r"(`{1,2})(.+?)\1", r"<code>\2</code>", escape(text))
+
+
 def _section(method: str, path: str, shown: dict[str, Any]) -> str:
     what = OPERATIONS[method, path]
     lines = [
         f"<h2><span class='m'>{method.upper()}</span> <code>{escape(path)}</code></h2>",
-        f"<p><b>{escape(shown['summary'])}.</b> {escape(shown.get('description', ''))}</p>",
+        f"<p><b>{escape(shown['summary'])}.</b> {_words(shown.get('description', ''))}</p>",
     ]  # fmt: skip
     if what.query:
         lines.append("<p>Query: " + ", ".join(f"<code>{name}</code>" for name in what.query) + "</p>")
@@ -318,6 +327,6 @@ def _section(method: str, path: str, shown: dict[str, Any]) -> str:
     if what.example is not None:
         lines.append(f"<p>Gives</p><pre>{escape(json.dumps(what.example, indent=2, ensure_ascii=False))}</pre>")
     rows = [
-        f"<tr><td>{status}</td><td>{escape(one['description'])}</td></tr>" for status, one in shown["responses"].items()
+        f"<tr><td>{status}</td><td>{_words(one['description'])}</td></tr>" for status, one in shown["responses"].items()
     ]
     return "".join(lines) + "<table>" + "".join(rows) + "</table>"

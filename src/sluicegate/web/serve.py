@@ -25,6 +25,7 @@ from sluicegate.web.app import make_app
 from sluicegate.web.auth import Gatekeeper
 from sluicegate.web.entra import Entra
 from sluicegate.web.metrics import Metrics
+from sluicegate.web.protocol import TimedProtocol
 from sluicegate.web.state import Gateway
 from sluicegate.web.together import Together
 from sluicegate.wiring import context
@@ -103,7 +104,8 @@ async def _serve(
         )  # fmt: skip
         app = make_app(gateway)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", server_header=False,
+            app, http=TimedProtocol, limit_concurrency=settings.gateway_connections_max,
+            log_level="warning", access_log=False, lifespan="off", server_header=False,
             proxy_headers=bool(settings.gateway_proxies), forwarded_allow_ips=settings.gateway_proxies or None,
             ssl_certfile=settings.gateway_tls_cert, ssl_keyfile=settings.gateway_tls_key,
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=65_536,
