@@ -116,11 +116,12 @@ async def test_a_balance_is_the_sum_of_entries_and_of_a_part(store: SqlStore) ->
 
 async def test_a_pruned_run_takes_the_entries_of_its_closed_parts_along(store: SqlStore) -> None:
     """What is open stays on the books, whoever deletes what."""
-    await store.transact(lambda tx: tx.insert(RUN, PART, replace(PART, id="part_2")))
+    await store.transact(lambda tx: tx.insert(RUN))
 
     def write(tx: Tx) -> None:
         for part in ("part_1", "part_2"):
-            tx.append(reserve(part, 51))
+            tx.append(reserve(part, 51))  # before the part's row is there, as the scheduler does it
+        tx.insert(PART, replace(PART, id="part_2"))
         before = tx.balance("r#d", Dimension.TOKENS, part="part_1")
         tx.append(post(Verb.VOID, scope="r#d", dimension=Dimension.TOKENS, part="part_1", before=before, at=2.0))
         tx.delete_run("run_1")

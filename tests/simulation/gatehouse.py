@@ -207,6 +207,9 @@ class Gatehouse:
             kept += [file for file in tx.find(FileRow) if file.purpose == "batch_output"]
             return kept + [run for run in tx.runs() if run.tenant is not None]
 
+        entries = self._play.store._connection.execute("SELECT count(*) FROM ledger").fetchone()[0]
+        if entries and not self._plan.inputs:
+            self._play.fail(f"{entries} entries of the ledger outlived their parts")
         if kept := self._rows(read):
             self._play.fail(f"{len(kept)} rows outlived their time")
         state = self._play.folder / "state"

@@ -17,12 +17,17 @@ class FileLock:
     def acquire(self, name: str) -> bool:
         if name in self._held:
             return True
-        handle = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return False
+        path = self._folder / f"{name}.lock"
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                return False
+            if _is_at(handle, path):
+                break
+            os.close(handle)  # whoever had it deleted the file between our open and our lock
         os.ftruncate(handle, 0)
         os.write(handle, str(os.getpid()).encode())
         self._held[name] = handle
@@ -55,4 +60,14 @@ class FileLock:
     def release(self, name: str) -> None:
         handle = self._held.pop(name, None)
         if handle is not None:
+            (self._folder / f"{name}.lock").unlink(
+                missing_ok=True
+            )  # while it is ours: thousands of runs leave no files
             os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -82,9 +82,8 @@ parts = sa.Table(
 ledger = sa.Table(
     "ledger", metadata,
     sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    _text("scope"), _text("dimension"), _text("part"), _text("run"), _text("verb"),
+    _text("scope"), _text("dimension"), _text("part"), _text("verb"),
     _int("reserved"), _int("held"), _time("at", null=False),
-    sa.Index("ledger_by_run", "run"),
     sa.Index("ledger_by_part", "part", "scope", "dimension"),
     # Each part reserves, holds and is closed at most once in a scope: the database says so too.
     sa.Index("ledger_reserve_once", "part", "scope", "dimension", unique=True, sqlite_where=sa.text("verb = 'reserve'"),

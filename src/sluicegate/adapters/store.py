@@ -217,13 +217,9 @@ class SqlTx:
 
     def delete_run(self, run: str) -> None:
         t = schema.ledger
-        closed = (
-            sa.select(t.c.part)
-            .where(t.c.run == run)
-            .group_by(t.c.part)
-            .having(sa.func.sum(t.c.reserved + t.c.held) == 0)
-        )
-        self._connection.execute(sa.delete(t).where(t.c.run == run, t.c.part.in_(closed)))
+        mine = t.c.part.in_(sa.select(schema.parts.c.id).where(schema.parts.c.run == run))
+        closed = sa.select(t.c.part).where(mine).group_by(t.c.part).having(sa.func.sum(t.c.reserved + t.c.held) == 0)
+        self._connection.execute(sa.delete(t).where(t.c.part.in_(closed)))
         for table, column in (
             (schema.waiting, "run"), (schema.demands, "run"), (schema.events, "run"),
             (schema.parts, "run"), (schema.batches, "run"), (schema.runs, "id"),
@@ -286,9 +282,7 @@ class SqlTx:
     # -- ledger -------------------------------------------------------------------------------------------------------
 
     def append(self, entry: Entry) -> None:
-        owner = sa.select(schema.parts.c.run).where(schema.parts.c.id == entry.part).scalar_subquery()
-        values = asdict(entry) | {"run": sa.func.coalesce(owner, "")}
-        self._connection.execute(sa.insert(schema.ledger).values(**values))
+        self._connection.execute(sa.insert(schema.ledger).values(**asdict(entry)))
         t = schema.balances
         more = {"reserved": t.c.reserved + entry.reserved, "held": t.c.held + entry.held}
         if not self._update(t, t.c.scope == entry.scope, t.c.dimension == entry.dimension, **more):

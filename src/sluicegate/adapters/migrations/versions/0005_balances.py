@@ -21,6 +21,5 @@ def upgrade() -> None:
     op.execute(
         "INSERT INTO balances SELECT scope, dimension, sum(reserved), sum(held) FROM ledger GROUP BY scope, dimension"
     )
-    with op.batch_alter_table("ledger", schema=None) as batch_op:
-        batch_op.drop_index("ledger_balance")
-        batch_op.create_index("ledger_by_run", ["run"], unique=False)
+    op.drop_index("ledger_balance", table_name="ledger")
+    op.drop_column("ledger", "run")  # it was empty for reservations, and nothing needs it

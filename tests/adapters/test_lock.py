@@ -1,0 +1,46 @@
+"""Locks that the system frees, in files that go when nobody holds them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from sluicegate.adapters.lock import FileLock
+
+TURNS = """
+import sys, time
+from pathlib import Path
+from sluicegate.adapters.lock import FileLock
+folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
+lock = FileLock(folder)
+done = 0
+while done < 300:
+    if lock.acquire("run-x"):
+        try:
+            inside.mkdir()   # fails if another process is inside too
+            inside.rmdir()
+        finally:
+            lock.release("run-x")
+        done += 1
+"""
+
+
+def test_a_lock_is_one_processs_and_its_file_goes_with_it(tmp_path: Path) -> None:
+    """Held: not free for others; released: free, and no file is left."""
+    one, other = FileLock(tmp_path), FileLock(tmp_path)
+    assert one.acquire("run-a") and one.acquire("run-a") and not other.acquire("run-a") and not other.is_free("run-a")
+    one.release("run-a")
+    assert other.is_free("run-a") and not list(tmp_path.iterdir())
+    assert other.acquire("run-a")
+
+
+def test_two_processes_are_never_inside_together(tmp_path: Path) -> None:
+    """Three processes take turns as fast as they can; the file is deleted at each release."""
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    command = [sys.executable, "-c", TURNS, str(locks), str(tmp_path / "inside")]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
