@@ -8,16 +8,20 @@ from dataclasses import replace
 from typing import Any, Final
 from unittest import mock
 
+from sluicegate.adapters.store import SqlTx
 from sluicegate.core import submission
 from sluicegate.core.ledger import Verb
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.types import BatchStatus
 from sluicegate.core.waiting import Spans
 from sluicegate.errors import OutcomeUnknown
-from sluicegate.service import collector, output, scheduler, submitter, watcher
+from sluicegate.service import collector, output, prepare, scheduler, submitter, watcher
+from sluicegate.web import batches
+from sluicegate.web.auth import Caller
 from tests.simulation.ports import Locks, Network
 
 _observe, _hold, _match, _standing = watcher._observe, submitter.hold, collector.match, scheduler.standing
+_enter, _amend = prepare.enter, SqlTx.amend
 _close, _call, _add = scheduler.close, Network._call, output.Joiner.add
 
 
@@ -86,6 +90,16 @@ def _patch(target: Any, name: str, value: Any) -> Callable[[], AbstractContextMa
     return lambda: mock.patch.object(target, name, value)
 
 
+async def _enter_anew(ctx: Any, request: Any, copied: Any, inspection: Any, digest: str) -> Any:
+    return await _enter(ctx, request, copied, inspection, digest if request.tenant is None else ctx.ids.new("digest"))
+
+
+def _end_at_once(tx: Any, kind: Any, key: str, /, given: Any = None, **changes: Any) -> bool:
+    if changes.get("status") is BatchStatus.COMPLETED:
+        changes["output_file"] = None
+    return bool(_amend(tx, kind, key, given, **changes))
+
+
 MUTANTS: Final = {
     "release on a timer": _patch(watcher, "_observe", _release_when(lambda p, b, now: now > (p.held_at or now) + 5)),
     "finalizing not counted": _patch(
@@ -101,5 +115,9 @@ MUTANTS: Final = {
     "a reservation that is never released": _patch(scheduler, "close", _never_close),
     "off by one in a byte range": _patch(output.Joiner, "add", _off_by_one),
     "the run's lock ignored": _patch(Locks, "acquire", lambda self, name: True),
+    "the gateway makes two batches of a repeated create": _patch(batches, "_known", lambda *args: None),
+    "the gateway shows a tenant another's batches": _patch(Caller, "sees", property(lambda self: {})),
+    "the gateway enters a batch anew after a crash": _patch(prepare, "enter", _enter_anew),
+    "the gateway ends a batch without its output": _patch(SqlTx, "amend", _end_at_once),
     "requests that should wait again are lost": _patch(scheduler, "wait_again", lambda tx, part, again: None),
 }
