@@ -40,6 +40,9 @@ def test_a_batch_of_four_times_the_limit_comes_back_whole_and_in_order(
     assert (ended.request_counts.total, ended.request_counts.completed, ended.request_counts.failed) == (500, 500, 0)
     assert ended.metadata == {"team": "A"} and ended.error_file_id is None
     assert ended.usage is not None and ended.usage.total_tokens > 100_000
+    assert (
+        batch.model_extra is not None and batch.model_extra["sluicegate"]["reasons"]
+    )  # SDKs keep what they do not know
     assert provider.report()["refusals"] == before
 
 
