@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from sluicegate.adapters.backend_batch import Timeouts
 from sluicegate.adapters.blobs import FolderBlobs
+from sluicegate.adapters.circuit import Circuit
 from sluicegate.adapters.clock import SystemClock, SystemIds
 from sluicegate.adapters.connect import connect
 from sluicegate.adapters.counters import default_counter
@@ -64,9 +65,14 @@ def _revealed(secret: SecretStr | None) -> str | None:
 
 @asynccontextmanager
 async def context(
-    settings: Settings, *, listen: Callable[[Event], None] | None = None, backend: Backend | None = None
-) -> AsyncIterator[Context]:
-    """The object graph of one command, closed at the end."""
+    settings: Settings, *, listen: Callable[[Event], None] | None = None, backend: Backend | None = None,
+    many: bool = False,
+) -> AsyncIterator[Context]:  # fmt: skip
+    """The object graph of one command, closed at the end.
+
+    Args:
+        many: Many runs at once: a provider that does not answer is left alone by all of them together.
+    """
     from sluicegate.adapters.store import SqlStore
 
     state = settings.state
@@ -76,6 +82,8 @@ async def context(
     ids = SystemIds()
     clock = SystemClock()
     connected = backend or backend_of(settings, clock)
+    if many:
+        connected = Circuit(connected, clock.now)
     graph = Context(
         clock=clock, ids=ids, store=store, blobs=blobs, workers=workers, lock=FileLock(state / "locks"),
         backend=connected, counter=default_counter, policy=policy_of(settings, connected.dialect),

@@ -80,7 +80,7 @@ async def _serve(
         LOG.info("%s", event.kind.value, extra={logs.FIELDS: said})
 
     entra = Entra(settings) if settings.gateway_entra_issuer else None
-    async with context(settings, listen=listen) as ctx:
+    async with context(settings, listen=listen, many=True) as ctx:
         if not ctx.lock.acquire(DESK):
             raise StateUnusable(
                 f"another gateway serves the data folder {settings.state}; stop it, or name another --state"
