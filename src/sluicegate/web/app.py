@@ -40,7 +40,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     app.include_router(health.router)
     app.include_router(quota.router)
     app.openapi = partial(reference.document, app)  # type: ignore[method-assign]
-    app.add_route("/docs", _reference, include_in_schema=False)
+    app.add_api_route("/docs", _reference, include_in_schema=False)
     return app
 
 
