@@ -32,7 +32,7 @@ from sluicegate.errors import (
     SluicegateError,
 )
 from sluicegate.ports import RemoteBlobs, Tx, Workers
-from sluicegate.service import prepare, runs
+from sluicegate.service import prepare, runs, watcher
 from sluicegate.service.context import Context
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
 from sluicegate.service.objections import lines_naming, objections
@@ -118,6 +118,7 @@ class Desk:
         self._stalled: set[str] = set()
         self._troubled: set[str] = set()
         self._positions: dict[str, int] = {}
+        self._sight = watcher.Sight()
         self.progress: dict[str, Progress] = {}
         self._turned = time.monotonic()
         self._swept_at = 0.0
@@ -381,7 +382,7 @@ class Desk:
                 resumed = batch.id in self._again or bool(await ctx.store.transact(lambda tx: tx.parts(run=run.id)))
                 await runs.perform(
                     ctx, run, ways=runs.Ways(new=True), stop=self._stop, started_at=batch.created_at, resumed=resumed,
-                    show=lambda progress: self._shown(batch.id, progress), show_s=SHOWN_S,
+                    show=lambda progress: self._shown(batch.id, progress), show_s=SHOWN_S, sight=self._sight,
                 )  # fmt: skip
             await self._finish(batch, run.id)
         except Interrupted:

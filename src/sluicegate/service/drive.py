@@ -214,7 +214,7 @@ class Driver:
     def _look_due(self, tx: Tx, now: float) -> float:
         row = tx.resource(self._run.resource)
         if row is None or not self._sight.complete:
-            return now
+            return now + self._ctx.policy.poll_s if self._sight.looking else now
         held = tx.parts(resource=self._run.resource, stages=frozenset({Stage.HELD}))
         paces = {d.id: belief.load(d.belief).pace for d in tx.deployments(resource=self._run.resource)}
         policy = self._ctx.policy

@@ -37,9 +37,12 @@ class Ways:
 
 async def perform(
     ctx: Context, run: RunRow, *, ways: Ways, stop: asyncio.Event, show: Callable[[Progress], None] | None,
-    started_at: float, resumed: bool, show_s: float = SHOW_S,
+    started_at: float, resumed: bool, show_s: float = SHOW_S, sight: watcher.Sight | None = None,
 ) -> RunResult:  # fmt: skip
     """Drive ``run``, or follow the process that does, until every request is settled.
+
+    Args:
+        sight: What this process has seen of the provider's list, where it drives several runs.
 
     Raises:
         Interrupted, ProviderRefused, CostLimitExceeded: as :meth:`Driver.run`.
@@ -68,7 +71,7 @@ async def perform(
                 f"run {run.id} {'goes on' if resumed else 'starts'}: {run.requests:,} requests, {run.tokens:,} tokens",
                 run=run.id, requests=run.requests, tokens=run.tokens, resumed=resumed,
             )  # fmt: skip
-            await Driver(ctx, fresh, sight=watcher.Sight(), stop=stop, show=show, started_at=started_at,
+            await Driver(ctx, fresh, sight=sight or watcher.Sight(), stop=stop, show=show, started_at=started_at,
                          show_s=show_s).run()  # fmt: skip
         return await result(ctx, run.id, started_at)
     finally:

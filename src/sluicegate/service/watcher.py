@@ -38,11 +38,13 @@ class Sight:
 
     Attributes:
         complete: A first look has read the list back to :data:`HISTORY_S`.
+        looking: A look is under way; the runs of one process share what it sees.
         newest: The creation time of the newest batch at the last look.
         refusals_read: Ids of others' batches whose errors have been read.
     """
 
     complete: bool = False
+    looking: bool = False
     newest: float = 0.0
     refusals_read: set[str] = field(default_factory=set)
 
@@ -71,8 +73,17 @@ async def look(ctx: Context, sight: Sight, *, at_least_s: float | None = None) -
         )
         return True
 
-    if not await ctx.store.transact(claim):
+    if sight.looking:
         return False
+    sight.looking = True
+    try:
+        return await ctx.store.transact(claim) and await _look(ctx, sight)
+    finally:
+        sight.looking = False
+
+
+async def _look(ctx: Context, sight: Sight) -> bool:
+    resource = ctx.backend.resource
     try:
         tracked = await ctx.store.transact(lambda tx: _tracked(tx, resource))
         batches, complete = await _read(ctx, sight, tracked)
