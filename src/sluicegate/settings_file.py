@@ -24,7 +24,8 @@ EXAMPLES: Final[dict[str, Any]] = {
     "gateway_tenants": {"search": {"tokens": "5M", "creates_per_minute": 60}},
     "gateway_tenant_tokens": "50M", "gateway_tenant_requests": 1_000_000, "gateway_tenant_creates_per_minute": 60,
     "gateway_tenant_spend": 500, "gateway_tls_cert": "/etc/sluicegate/cert.pem",
-    "gateway_tls_key": "/etc/sluicegate/key.pem",
+    "gateway_tls_key": "/etc/sluicegate/key.pem", "gateway_blob_sas": "sv=…&sig=…",
+    "gateway_blobs": "https://ACCOUNT.blob.core.windows.net/batches",
 }  # fmt: skip
 """What stands there where the default is nothing."""
 

@@ -227,6 +227,8 @@ class ModelBackend:
         await self._call()
         kind, _, batch_id = file_id.partition(":")
         if not batch_id:
+            if file_id not in self._world.files:
+                raise NotFound(f"no file {file_id}", status=404)
             yield self._world.files[file_id][1].read_bytes()[offset:]
             return
         batch = self._world.model.batches[batch_id]
