@@ -29,7 +29,7 @@ class Storage:
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.hosts: list[str] = []
-        self.down = False
+        self.down = self.sealed = False
         self.moved: dict[str, str] = {}
         outer = self
 
@@ -60,7 +60,9 @@ class Storage:
             def do_PUT(self) -> None:
                 content = self.rfile.read(int(self.headers["content-length"]))
                 path = self._allowed()
-                if path is not None:
+                if path is not None and outer.sealed:
+                    self._answer(403)
+                elif path is not None:
                     outer.blobs[path] = content
                     self._answer(201 if self.headers["x-ms-blob-type"] == "BlockBlob" else 400)
 
@@ -175,6 +177,19 @@ def test_storage_that_is_away_is_a_reason_to_wait(served: Served, storage: Stora
         time.sleep(0.1)
     storage.down = False
     assert ended(served, id_)["status"] == "completed"
+
+
+def test_results_that_may_not_be_written_stay_files(served: Served, storage: Storage) -> None:
+    """The answers are paid for; the error says where they were meant to go."""
+    storage.blobs["/account/batches/in.jsonl"] = lines(3)
+    storage.sealed = True
+
+    batch = ended(served, create(served, storage).json()["id"])
+
+    (*_, problem) = batch["errors"]["data"]
+    assert batch["status"] == "completed" and problem["code"] == "output_no_permissions"
+    content = call(served, "GET", f"/files/{batch['output_file_id']}/content").text
+    assert [json.loads(line)["custom_id"] for line in content.splitlines()] == ["b0", "b1", "b2"]
 
 
 @pytest.mark.parametrize(

@@ -425,8 +425,10 @@ class Desk:
             output = await self._result_file(batch, joined.out_lines, "output")
             errors = await self._result_file(batch, joined.err_lines, "error", always=always)
             if batch.output_blob is not None and batch.error_blob is not None:
-                problems = problems + await self._deliver({batch.output_blob: output, batch.error_blob: errors})
-                output = errors = None
+                refused = await self._deliver({batch.output_blob: output, batch.error_blob: errors})
+                problems = problems + refused
+                if not refused:  # otherwise they stay files of the gateway: the answers are paid for
+                    output = errors = None
 
         def end(tx: Tx) -> None:
             for file in (output, errors):
@@ -439,6 +441,8 @@ class Desk:
             )  # fmt: skip
 
         await ctx.store.transact(end)
+        if output is None and errors is None:
+            await ctx.blobs.delete(output_key(batch.id), error_key(batch.id))
 
     async def _deliver(self, results: dict[str, FileRow | None]) -> list[dict[str, Any]]:
         """Put result files into remote storage; the errors of the batch if that is refused for good.
@@ -458,8 +462,6 @@ class Desk:
                 refused.append(
                     {"code": "output_no_permissions", "message": f"{error}.", "param": "output_folder", "line": None}
                 )
-        if not refused:
-            await self._ctx.blobs.delete(*(file.blob for file in results.values() if file is not None))
         return refused
 
     async def _end_of(self, run: RunRow, joined: BatchRow) -> tuple[BatchStatus, list[dict[str, Any]]]:
