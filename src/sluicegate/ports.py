@@ -303,8 +303,11 @@ class RemoteBlobs(Protocol):
     def check(self, url: str) -> None:
         """Raise ValueError, with a sentence for the client, for a URL that is not to be used."""
 
-    async def fetch(self, url: str, target: Path, *, bytes_max: int) -> int:
-        """Copy a blob to a file; returns its bytes. Raises BlobRefused, BlobUnavailable."""
+    async def fetch(self, url: str, target: Path, *, bytes_max: int, signature: str = "") -> int:
+        """Copy a blob to a file, fsynced; returns its bytes. Raises BlobRefused, BlobUnavailable.
+
+        ``signature``: the query with which it may be read, instead of the operator's.
+        """
 
     async def put(self, source: Path, url: str) -> None:
         """Copy a file to a blob, whole. Raises BlobRefused, BlobUnavailable."""

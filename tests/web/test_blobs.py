@@ -192,6 +192,61 @@ def test_results_that_may_not_be_written_stay_files(served: Served, storage: Sto
     assert [json.loads(line)["custom_id"] for line in content.splitlines()] == ["b0", "b1", "b2"]
 
 
+def import_of(served: Served, url: str, **more: Any) -> httpx2.Response:
+    body = {"purpose": "batch", "filename": "in.jsonl", "content_url": url}
+    return call(served, "POST", "/files/import", json=body | more)
+
+
+def test_a_file_is_imported_with_the_clients_own_signature_or_the_operators(served: Served, storage: Storage) -> None:
+    """201 with its place, lines and bytes; a batch of it runs; no signature is kept; OpenAI's family has no such call."""
+    storage.blobs["/account/batches/in.jsonl"] = lines(3)
+    url = f"{storage.url}/account/batches/in.jsonl"
+
+    wrong = import_of(served, f"{url}?sig=wrong")
+    made = [import_of(served, url), import_of(served, f"{url}?{SAS}")]
+    elsewhere = httpx2.post(f"{served.url}/v1/files/import", headers={"api-key": served.key}, json={})
+
+    assert wrong.status_code == 400 and wrong.json()["error"]["code"] == "fileImportFailed"
+    assert "wrong" not in wrong.text and elsewhere.status_code in (404, 405)
+    for answer in made:
+        file = answer.json()
+        assert answer.status_code == 201 and answer.headers["location"].endswith(f"/openai/files/{file['id']}")
+        assert file["bytes"] == len(lines(3)) and file["status"] == "processed"
+    body = {"input_file_id": file["id"], "endpoint": "/chat/completions", "completion_window": "24h"}
+    batch = ended(served, call(served, "POST", "/batches", json=body).json()["id"])
+    assert batch["status"] == "completed" and batch["request_counts"]["completed"] == 3
+    stored = b"".join(path.read_bytes() for path in served.state.glob("sluicegate.sqlite3*"))
+    assert b"c2VjcmV0" not in stored
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content_url": "http://169.254.169.254/metadata"}, {"content_url": "http://127.0.0.1:1/account/batches/x?sig=1"},
+        {"content_url": "file:///etc/passwd"}, {"content_url": 7}, {"content_url": None}, {"purpose": "assistants"},
+        {"filename": "in.csv"}, {"filename": 7}, {"expires_after": {"anchor": "created_at", "seconds": 1}},
+        {"expires_after": []},
+    ],
+)  # fmt: skip
+def test_imports_from_elsewhere_or_with_wrong_fields_are_refused_at_once(
+    served: Served, storage: Storage, change: dict[str, Any]
+) -> None:
+    """400, nobody is asked anything, nothing is kept."""
+    answer = import_of(served, f"{storage.url}/account/batches/in.jsonl", **change)
+
+    assert answer.status_code == 400
+    assert not storage.hosts and not list((served.state / "inputs").iterdir())
+
+
+def test_an_import_from_storage_that_does_not_answer_is_to_be_repeated(served: Served, storage: Storage) -> None:
+    """503 with the hint that the SDKs understand."""
+    storage.down = True
+
+    answer = import_of(served, f"{storage.url}/account/batches/in.jsonl")
+
+    assert answer.status_code == 503 and answer.headers["x-should-retry"] == "true" and answer.headers["retry-after"]
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

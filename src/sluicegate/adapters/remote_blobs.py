@@ -7,6 +7,7 @@ leads to a moment later (DNS rebinding) does not matter. Redirects are not follo
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -49,14 +50,17 @@ class HttpBlobs:
         """Raise ValueError for a URL that is not to be used."""
         check_url(url, self._prefixes)
 
-    async def fetch(self, url: str, target: Path, *, bytes_max: int) -> int:
-        """Copy a blob to a file; returns its bytes.
+    async def fetch(self, url: str, target: Path, *, bytes_max: int, signature: str = "") -> int:
+        """Copy a blob to a file, fsynced; returns its bytes.
+
+        Args:
+            signature: The query with which it may be read, instead of the operator's.
 
         Raises:
             BlobRefused: it is not there, may not be read, or is too large. BlobUnavailable: no answer; later perhaps.
         """
         try:
-            async with self._call("GET", url) as answer:
+            async with self._call("GET", url, signature=signature) as answer:
                 self._judge(url, answer, 200)
                 size = 0
                 with target.open("wb") as out:
@@ -65,6 +69,8 @@ class HttpBlobs:
                         if size > bytes_max:
                             raise BlobRefused(f"{url} cannot be read: it has more than {bytes_max:,} bytes")
                         await asyncio.to_thread(out.write, chunk)
+                    out.flush()
+                    await asyncio.to_thread(os.fsync, out.fileno())
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise BlobUnavailable(f"{url} cannot be read now: {type(error).__name__}") from error
         return size
@@ -84,7 +90,8 @@ class HttpBlobs:
 
     @asynccontextmanager
     async def _call(
-        self, method: str, url: str, *, content: AsyncIterator[bytes] | None = None, headers: dict[str, str] | None = None
+        self, method: str, url: str, *, content: AsyncIterator[bytes] | None = None, headers: dict[str, str] | None = None,
+        signature: str = "",
     ) -> AsyncIterator[httpx2.Response]:  # fmt: skip
         try:
             self.check(url)
@@ -99,7 +106,7 @@ class HttpBlobs:
         # All of them, so that one good address does not cover for a bad one.
         if not addresses or not (self._private or all(map(reachable, addresses))):
             raise BlobRefused(f"{url} cannot be used: its host is not on the public internet")
-        there = asked.copy_with(host=addresses[0], query=self._sas.encode() or None)
+        there = asked.copy_with(host=addresses[0], query=(signature or self._sas).encode() or None)
         host = asked.netloc.decode()
         async with (
             httpx2.AsyncClient(

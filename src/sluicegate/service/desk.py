@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -275,14 +276,18 @@ class Desk:
             raise ValueError("This gateway uses no blobs (its setting gateway_blobs).")
         self._remote.check(url)
 
+    async def fetch(self, url: str, target: Path, *, signature: str = "") -> int:
+        """Copy a blob to a file; returns its bytes. Raises BlobRefused, BlobUnavailable."""
+        if self._remote is None:
+            raise BlobRefused(f"{url} cannot be used: this gateway uses no blobs any more")
+        return await self._remote.fetch(url, target, bytes_max=self._policy.blob_bytes_max, signature=signature)
+
     async def _fetch(self, batch: ClientBatchRow, url: str) -> ClientBatchRow:
         """Bring a batch's input from remote storage."""
         ctx = self._ctx
-        if self._remote is None:
-            raise BlobRefused(f"{url} cannot be used: this gateway uses no blobs any more")
         aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
         try:
-            size = await self._remote.fetch(url, aside, bytes_max=self._policy.blob_bytes_max)
+            size = await self.fetch(url, aside)
             digest = await ctx.workers.blocking(_digest, str(aside))
             changes: dict[str, Any] = {"input": prepare.input_key(digest), "input_bytes": size}
 

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from sluicegate import __version__
 from sluicegate.errors import StateUnusable
-from sluicegate.web import batches, files, health, models, quota, reference, uploads
+from sluicegate.web import batches, files, health, imports, models, quota, reference, uploads
 from sluicegate.web.access import Access
 from sluicegate.web.dialects import Family, Problem, envelope
 from sluicegate.web.state import Gateway
@@ -36,6 +36,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         for family in (Family.OPENAI, Family.AZURE_V1, Family.AZURE):
             app.include_router(router, prefix=family.value, include_in_schema=family is Family.OPENAI)
     for family in (Family.AZURE_V1, Family.AZURE):
+        app.include_router(imports.router, prefix=family.value, include_in_schema=family is Family.AZURE_V1)
         app.include_router(models.synchronous, prefix=family.value)
     app.include_router(health.router)
     app.include_router(quota.router)

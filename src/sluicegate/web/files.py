@@ -82,8 +82,14 @@ async def create(request: Request) -> Response:
         )
     finally:
         aside.unlink(missing_ok=True)
-    headers = {"location": f"{request.url.path}/{row.id}"} if family.azure else None
-    return JSONResponse(file_json(row), 201 if family.dated else 200, headers)
+    return answer_made(row, request.url.path)
+
+
+def answer_made(file: FileRow, base: str) -> Response:
+    """The answer to whoever made a file under ``base``, the path of all files in the family that was called."""
+    family = family_of(base)
+    headers = {"location": f"{base}/{file.id}"} if family.azure else None
+    return JSONResponse(file_json(file), 201 if family.dated else 200, headers)
 
 
 async def check_room(gateway: Gateway, tenant: str) -> None:
@@ -147,6 +153,16 @@ def seconds_of(given: object, dialect: Dialect) -> int:
     if not least <= seconds <= most:
         raise Problem(400, "invalid_value", f"expires_after.seconds is from {least} to {most}.", param="expires_after")
     return seconds
+
+
+def expiry_of(given: object, dialect: Dialect) -> int | None:
+    """Seconds of ``expires_after`` in a JSON body, None if it is absent, or a Problem (400)."""
+    if given is None:
+        return None
+    if not isinstance(given, dict) or given.get("anchor") != "created_at":
+        text = "Invalid value for expires_after: its anchor is 'created_at'."
+        raise Problem(400, "invalid_value", text, param="expires_after")
+    return seconds_of(given.get("seconds"), dialect)
 
 
 def plain(name: str) -> str:

@@ -173,6 +173,13 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("head", "/v1/files/{id}/content"): Operation(
         gives="application/octet-stream", errors=MISSING | {416: "The range begins behind the end."}
     ),
+    ("post", "/openai/v1/files/import"): Operation(
+        gives="File", example=FILE, errors=BAD_BODY | {
+            403: RECEIVING[403], 503: "The blob storage does not answer; `retry-after` says when to come back.",
+        },
+        body=_object("purpose:s filename:s content_url:s", expires_after=EXPIRES_AFTER),
+        sent={"purpose": "batch", "filename": "requests.jsonl", "content_url": "CONTAINER/requests.jsonl?sv=…&sig=…"},
+    ),
     ("post", "/v1/uploads"): Operation(
         gives="Upload", example=UPLOAD, errors=BAD_BODY | {403: RECEIVING[403]},
         body=_object("bytes:i filename:s mime_type:s purpose:s", expires_after=EXPIRES_AFTER),
@@ -228,7 +235,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ),
     ("get", "/metrics"): Operation(gives="text/plain", errors={404: "`gateway_metrics` is off."}, open=True),
 }  # fmt: skip
-"""Every operation of the ``/v1`` family and our own; the other families have the same ones (docs/gateway.md)."""
+"""Every operation of the ``/v1`` family, our own, and what Azure's families have beside those (docs/gateway.md)."""
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -296,7 +303,7 @@ def page(app: FastAPI) -> str:
     made = document(app)
     parts = [
         PAGE, escape(made["info"]["summary"]), " The families <code>/openai?api-version=…</code> and <code>/openai/v1</code> "
-        "have the same operations. <a href='/openapi.json'>openapi.json</a></p><nav>",
+        "have the same operations, and an import by URL. <a href='/openapi.json'>openapi.json</a></p><nav>",
     ]  # fmt: skip
     parts += [f"<a href='#{tag}'>{tag}</a>" for tag in TAGS]
     parts.append("</nav>")

@@ -14,11 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sluicegate.core.tenancy import FileRow, UploadPartRow, UploadRow
-from sluicegate.core.types import Dialect
 from sluicegate.ports import Tx
 from sluicegate.service.retention import PART_SUFFIX, UPLOAD_S, drop_parts
 from sluicegate.web.dialects import Problem, family_of, not_found
-from sluicegate.web.files import check_purpose, check_room, enter_file, file_json, plain, seconds_of
+from sluicegate.web.files import check_purpose, check_room, enter_file, expiry_of, file_json, plain
 from sluicegate.web.receive import Received, receive
 from sluicegate.web.state import caller_of, gateway_of, json_body
 
@@ -79,19 +78,10 @@ async def create(request: Request) -> Response:
     upload = UploadRow(
         id=ctx.ids.new("upload"), tenant=caller.tenant, filename=plain(str(body["filename"])), purpose="batch", bytes=size,
         created_at=ctx.clock.now(),
-        seconds=_expiry(body.get("expires_after"), family_of(request.url.path).dialect),
+        seconds=expiry_of(body.get("expires_after"), family_of(request.url.path).dialect),
     )  # fmt: skip
     await ctx.store.transact(lambda tx: tx.insert(upload))
     return JSONResponse(_json(upload, "pending"))
-
-
-def _expiry(given: object, dialect: Dialect) -> int | None:
-    if given is None:
-        return None
-    if not isinstance(given, dict) or given.get("anchor") != "created_at":
-        text = "Invalid value for expires_after: its anchor is 'created_at'."
-        raise Problem(400, "invalid_value", text, param="expires_after")
-    return seconds_of(given.get("seconds"), dialect)
 
 
 @router.post("/uploads/{id}/parts", summary="Add a part")
