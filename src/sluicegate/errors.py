@@ -174,3 +174,8 @@ class Unavailable(BackendError):
 
 class OutcomeUnknown(BackendError):
     """A create was sent and the answer was lost (time-out, reset, 5xx): it may have been committed."""
+
+
+def retry_after_of(error: BackendError) -> float:
+    """Seconds that the provider asks to wait after this error; 0 if it asks for nothing. A floor, never the whole pause."""
+    return (error.retry_after_s or 0.0) if isinstance(error, Throttled | Unavailable) else 0.0

@@ -43,14 +43,14 @@ async def _create_first(ctx: Any, work: Any, part: Any) -> None:
     await _hold(ctx, part.id, answer)
 
 
-async def _settle_blindly(ctx: Any, work: Any, part: Any) -> None:
+async def _settle_blindly(ctx: Any, part: Any) -> None:
     await ctx.store.transact(lambda tx: tx.move_part(part.id, Stage.SUBMITTING, Stage.RESERVED))
 
 
-async def _settle_without_deleting(ctx: Any, work: Any, part: Any) -> None:
+async def _settle_without_deleting(ctx: Any, part: Any) -> None:
     found = await submitter._look_for(ctx, part, part.intent_at)
     if found.batch is None:
-        await _settle_blindly(ctx, work, part)
+        await _settle_blindly(ctx, part)
     else:
         await _hold(ctx, part.id, submitter.Accepted(batch=found.batch))
 

@@ -69,12 +69,11 @@ class RunState(StrEnum):
     ACTIVE = "active"
     CANCELLING = "cancelling"
     FINISHED = "finished"
-    CANCELLED = "cancelled"
 
     @property
     def final(self) -> bool:
         """True if the run does nothing more."""
-        return self in (RunState.FINISHED, RunState.CANCELLED)
+        return self is RunState.FINISHED
 
 
 # Statuses in which a provider batch has passed validation, so its create was within the limit.

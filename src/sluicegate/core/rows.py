@@ -153,7 +153,8 @@ class ForeignRow:
 
     Attributes:
         deployment: Its deployment's name, or ``*`` where that could not be found out: it counts on all.
-        tokens, quarter_chars: Estimate, uncalibrated; ``basis`` says from what: content, bytes, counts.
+        tokens, quarter_chars: Estimate, uncalibrated; ``basis`` says from what: content, bytes, counts, or
+            provisional: it is made anew at the next look.
     """
 
     provider_batch: str

@@ -19,7 +19,7 @@ from sluicegate.errors import CallRefused
 from sluicegate.ports import Tx
 from sluicegate.service import scheduler
 from sluicegate.service.collector import wire_hash
-from sluicegate.service.context import Context, note
+from sluicegate.service.context import Context, Record
 from sluicegate.service.drive import ensure_deployment
 from sluicegate.service.work import Work, load
 
@@ -29,18 +29,30 @@ class _Id(msgspec.Struct):
 
 
 async def adopt(ctx: Context, run: RunRow, batches: list[ProviderBatch]) -> None:
-    """Make parts of ``batches``, newest first: a request that went twice went again because the older one failed."""
+    """Make parts of ``batches``, newest first: a request that went twice went again because the older one failed.
+
+    All in one transaction: a run that has some parts has met the others' (``runs.perform``), so a half would pay for the rest.
+    """
     rows = await ctx.store.transact(lambda tx: tx.batches(run.id))
     work = await ctx.workers.blocking(load, run, rows, ctx.blobs)
     by_hash = {wire_hash(work, position): position for position in range(run.requests)}
+    found: list[tuple[ProviderBatch, Spans]] = []
     for batch in sorted(batches, key=lambda b: b.created_at or 0.0, reverse=True):
-        positions = Spans.of(by_hash[h] for h in await _ids_in(ctx, batch) if h in by_hash)
-        adopted = await _enter(ctx, work, batch, positions)
-        if adopted:
-            await note(
-                ctx, EventKind.FINDING, f"{batch.id} is adopted with {adopted:,} requests", run=run.id,
-                message=f"adopted {batch.id}",
-            )  # fmt: skip
+        found.append((batch, Spans.of(by_hash[h] for h in await _ids_in(ctx, batch) if h in by_hash)))
+    for name in dict.fromkeys(map(work.deployment_of, range(len(work.groups)))):
+        await ensure_deployment(ctx, run.resource, name)
+    record = Record(ctx.clock.now(), run.id)
+
+    def write(tx: Tx) -> None:
+        for batch, positions in found:
+            adopted = _enter(tx, ctx, work, batch, positions, record.at)
+            if adopted:
+                sentence = f"{batch.id} is adopted with {adopted:,} requests"
+                record.add(EventKind.FINDING, sentence, message=f"adopted {batch.id}")
+        record.store(tx)
+
+    await ctx.store.transact(write)
+    record.tell(ctx)
 
 
 async def _ids_in(ctx: Context, batch: ProviderBatch) -> array[int]:
@@ -76,40 +88,34 @@ def _hashes(path: Path) -> array[int]:
     return hashes
 
 
-async def _enter(ctx: Context, work: Work, batch: ProviderBatch, positions: Spans) -> int:
-    now = ctx.clock.now()
+def _enter(tx: Tx, ctx: Context, work: Work, batch: ProviderBatch, positions: Spans, now: float) -> int:
+    """Make a part of those of ``positions`` that still wait; returns how many."""
     groups = [
         (group, positions & Spans(((start, stop),)))
         for group, (start, stop) in enumerate(zip(work.starts, work.starts[1:], strict=False))
     ]
     group, mine = max(groups, key=lambda one: len(one[1]))
-    name = work.deployment_of(group)
-    await ensure_deployment(ctx, work.run.resource, name)
+    waiting = tx.waiting(work.run.id).get((group, 0), Spans())
+    chosen = mine & waiting
+    if not chosen:
+        return 0
+    tx.set_waiting(work.run.id, group, 0, waiting - chosen)
+    tokens, quarters = work.sums(chosen)
     part_id = submission.part_of(batch) or ctx.ids.new("part")
-
-    def write(tx: Tx) -> int:
-        waiting = tx.waiting(work.run.id).get((group, 0), Spans())
-        chosen = mine & waiting
-        if not chosen:
-            return 0
-        tx.set_waiting(work.run.id, group, 0, waiting - chosen)
-        tokens, quarters = work.sums(chosen)
-        part = PartRow(
-            id=part_id, run=work.run.id, deployment=scope(work.run.resource, name), resource=work.run.resource,
-            url=work.groups[group].url, group=group, stage=Stage.HELD, requests=str(chosen), retries="{}",
-            count=len(chosen), tokens=tokens, quarter_chars=quarters,
-            bytes=sum(work.length[p] + 1 for p in chosen), charge=max(1, tokens, quarters), attempt=1, fill=0,
-            unproven=False, probing=False, reason="adopted: another data folder submitted it", created_at=now,
-            blob=f"parts/{part_id}.jsonl", file_id=batch.input_file_id, provider_batch=batch.id,
-            status=batch.status.value, intent_at=batch.created_at, held_at=batch.created_at or now, progress_at=now,
-        )  # fmt: skip
-        tx.insert(part)
-        tx.append(
-            ledger.post(Verb.RESERVE, scope=part.deployment, dimension=Dimension.TOKENS, part=part.id,
-                        before=Balance(), at=now, amount=part.charge)
-        )  # fmt: skip
-        scheduler.close(tx, part, Verb.HOLD, now)
-        tx.delete_foreign(batch.id)
-        return len(chosen)
-
-    return await ctx.store.transact(write)
+    part = PartRow(
+        id=part_id, run=work.run.id, deployment=scope(work.run.resource, work.deployment_of(group)),
+        resource=work.run.resource, url=work.groups[group].url, group=group, stage=Stage.HELD, requests=str(chosen),
+        retries="{}", count=len(chosen), tokens=tokens, quarter_chars=quarters,
+        bytes=sum(work.length[p] + 1 for p in chosen), charge=max(1, tokens, quarters), attempt=1, fill=0,
+        unproven=False, probing=False, reason="adopted: another data folder submitted it", created_at=now,
+        blob=f"parts/{part_id}.jsonl", file_id=batch.input_file_id, provider_batch=batch.id,
+        status=batch.status.value, intent_at=batch.created_at, held_at=batch.created_at or now, progress_at=now,
+    )  # fmt: skip
+    tx.insert(part)
+    tx.append(
+        ledger.post(Verb.RESERVE, scope=part.deployment, dimension=Dimension.TOKENS, part=part.id,
+                    before=Balance(), at=now, amount=part.charge)
+    )  # fmt: skip
+    scheduler.close(tx, part, Verb.HOLD, now)
+    tx.delete_foreign(batch.id)
+    return len(chosen)

@@ -20,7 +20,7 @@ from sluicegate.core.report import EventKind
 from sluicegate.core.rows import PartRow
 from sluicegate.core.types import Usage
 from sluicegate.core.waiting import Spans
-from sluicegate.errors import BackendError, NotFound, Unavailable
+from sluicegate.errors import BackendError, NotFound, ProviderRefused, Unavailable, retry_after_of
 from sluicegate.ports import Tx
 from sluicegate.service import scheduler
 from sluicegate.service.assemble import Lines, wire_id
@@ -30,6 +30,9 @@ from sluicegate.service.work import Work, requests_of, retries_of, waits_again
 
 DOWNLOADS_MOST: Final = 4
 """Of one part's results in a row, while they look incomplete and come out otherwise each time."""
+
+ABSENT_S: Final = 600.0
+"""So long after a batch's end its results may still be on their way though it names them (404), if it counted some."""
 
 SUFFIX: Final = (".out.jsonl", ".err.jsonl", ".own.jsonl")
 SIDECAR: Final = ".sidecar"
@@ -162,16 +165,18 @@ async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
     anything is believed of them: a request that was answered would be sent, and paid for, once more.
 
     Raises:
-        BackendError: a download failed, or came out otherwise each time; the call may be repeated.
+        BackendError: a download failed, came out otherwise each time, or is not there yet; the call may be repeated.
     """
     before: str | None = None
     for _ in range(DOWNLOADS_MOST):
-        for source, file_id in ((join.OUT, part.output_file_id), (join.ERR, part.error_file_id)):
-            await _fetch(ctx, result_key(part.id, source), file_id)
+        files = ((join.OUT, part.output_file_id), (join.ERR, part.error_file_id))
+        there = [await _fetch(ctx, result_key(part.id, source), file_id) for source, file_id in files]
         found = await ctx.workers.run(match, _task(ctx, work, part))
         promised = min(part.count, part.seen_completed + part.seen_failed)
         if not found.unreadable and found.executed >= promised:
             break
+        if not all(there) and ctx.clock.now() < (part.left_at or 0.0) + ABSENT_S:
+            raise Unavailable(f"the results of {part.provider_batch} are not there yet")
         seen = await ctx.workers.blocking(
             _digest, [ctx.blobs.path(result_key(part.id, s)) for s in (join.OUT, join.ERR)]
         )
@@ -255,15 +260,17 @@ def _say(record: Record, part: PartRow, found: Match, again: int) -> None:
         record.add(EventKind.FINDING, message, part=part.id, message=message)
 
 
-async def _fetch(ctx: Context, key: str, file_id: str | None) -> None:
+async def _fetch(ctx: Context, key: str, file_id: str | None) -> bool:
+    """Download a result file; False if it is named but not there: Azure names files that were never written (F§1.11)."""
     if file_id is None:
         await ctx.blobs.delete(key)
-        return
+        return True
     try:
         await ctx.blobs.write(key, _resuming(ctx, file_id))
     except NotFound:
-        # Azure names files that were never written (F§1.11): what they should hold counts as missing.
         await ctx.blobs.delete(key)
+        return False
+    return True
 
 
 async def _resuming(ctx: Context, file_id: str) -> AsyncIterator[bytes]:
@@ -281,7 +288,7 @@ async def _resuming(ctx: Context, file_id: str) -> AsyncIterator[bytes]:
             tries += 1
             if tries > 5:
                 raise
-            await ctx.clock.sleep(getattr(error, "retry_after_s", None) or min(30.0, 0.5 * 2**tries))
+            await ctx.clock.sleep(max(retry_after_of(error), min(30.0, 0.5 * 2**tries)))
         else:
             return
 
@@ -323,8 +330,12 @@ def _why_missing(part: PartRow) -> tuple[str, str]:
     )
 
 
-async def clean(ctx: Context, part: PartRow) -> None:
-    """Delete a part's files at the provider and its upload copy here, once they are no longer needed."""
+async def clean(ctx: Context, part: PartRow) -> bool:
+    """Delete a part's files at the provider and its upload copy here, once they are no longer needed.
+
+    Returns:
+        False if the provider did not delete one: to be tried again later. No work waits for that, so nothing is raised.
+    """
     await ctx.blobs.delete(part.blob)
     if not ctx.policy.keep_provider_files:
         for file_id in (part.file_id, part.output_file_id, part.error_file_id):
@@ -332,10 +343,10 @@ async def clean(ctx: Context, part: PartRow) -> None:
                 continue
             try:
                 await ctx.backend.delete_file(file_id)
-            except BackendError as error:
+            except (BackendError, ProviderRefused) as error:
                 await note(ctx, EventKind.TROUBLE, f"deleting {file_id} failed: {error}; it is tried again later",
                            run=part.run, part=part.id, where="delete", message=str(error))  # fmt: skip
-                return
+                return False
 
     def write(tx: Tx) -> None:
         now = tx.part(part.id)  # its stage may have moved on since the caller read it
@@ -343,3 +354,4 @@ async def clean(ctx: Context, part: PartRow) -> None:
             tx.update_part(now.id, now.stage, cleaned=True)
 
     await ctx.store.transact(write)
+    return True

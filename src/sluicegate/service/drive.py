@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Container, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from sluicegate.core import belief
 from sluicegate.core.admission import HoldBack
@@ -20,7 +20,7 @@ from sluicegate.core.prices import cost
 from sluicegate.core.report import EventKind, Progress
 from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope
 from sluicegate.core.watch import Pending, next_look_at
-from sluicegate.errors import BackendError, CostLimitExceeded, DeploymentNotFound, Interrupted
+from sluicegate.errors import BackendError, CostLimitExceeded, DeploymentNotFound, Interrupted, retry_after_of
 from sluicegate.ports import Tx
 from sluicegate.service import closing as closer
 from sluicegate.service import collector, output, overview, scheduler, submitter, watcher
@@ -47,6 +47,9 @@ TURN_S: Final = 5.0
 SHOW_S: Final = 1.0
 """Between two turns at most where a person watches."""
 
+CLEAN_AGAIN_S: Final = 60.0
+"""Between two tries to delete files that the provider did not delete."""
+
 STOP_WAIT_S: Final = 10.0
 """How long a stop waits for creates whose answer is on its way."""
 
@@ -69,6 +72,7 @@ class _State:
     look_trouble: int = 0
     look_again_at: float = 0.0
     collect_again_at: dict[str, float] = field(default_factory=dict)
+    clean_again_at: dict[str, float] = field(default_factory=dict)
     shown_at: float = 0.0
     refusal: str | None = None
     learned: str | None = None
@@ -141,7 +145,7 @@ class Driver:
             if part.stage in (Stage.RESERVED, Stage.SUBMITTING):
                 self._start_submit(part, fresh=False)
             elif part.stage.final and not part.cleaned and part.stage is not Stage.REFUSED:
-                self._start(f"clean-{part.id}", collector.clean(ctx, part))
+                self._start_clean(part)
 
     async def _take_in(self, part: str, pending: Container[int] = ()) -> None:
         path = self._ctx.blobs.path(collector.sidecar_key(part))
@@ -157,10 +161,12 @@ class Driver:
             if state.fatal is not None:
                 raise state.fatal
             if self._stop.is_set():
-                await self._interrupt()
+                await self._interrupt("stopped")
             run, due, refused = await self._glimpse()
-            if run is None or run.state is RunState.CANCELLING:
-                raise Interrupted(f"run {self._run_id} was cancelled by hand (sluicegate batches cancel)")
+            if run is None:
+                raise Interrupted(f"run {self._run_id} is gone from the data folder (sluicegate prune)")
+            if run.state is RunState.CANCELLING:
+                await self._interrupt("cancelled by hand (sluicegate batches cancel)")
             live = await self._live()
             await self._look(due)
             await self._collect_ended()
@@ -185,6 +191,10 @@ class Driver:
         return await self._ctx.store.read(read)
 
     async def _close(self, closing: str) -> None:
+        """Let what waits end, withdraw what has not been sent, and cancel what is held."""
+        reserved = frozenset({Stage.RESERVED})
+        for part in await self._ctx.store.transact(lambda tx: tx.parts(run=self._run_id, stages=reserved)):
+            await submitter.withdraw(self._ctx, part.id)  # its task finds that out at its next step
         for key in await closer.settle_waiting(self._ctx, self._work, closing):
             await self._take_in(key)
         await closer.cancel_held(self._ctx, self._run_id, self._state.cancelled)
@@ -204,8 +214,7 @@ class Driver:
             await watcher.unstick(ctx)
             state.look_trouble = 0
         except BackendError as error:
-            asked = getattr(error, "retry_after_s", None)
-            pause = asked if asked is not None else min(60.0, ctx.policy.poll_s * 2.0 ** min(state.look_trouble, 6))
+            pause = max(retry_after_of(error), min(60.0, ctx.policy.poll_s * 2.0 ** min(state.look_trouble, 6)))
             state.look_trouble += 1
             state.look_again_at = now + pause
             await note(ctx, EventKind.TROUBLE, f"the provider's list cannot be read: {error}; again in {pause:,.0f} s",
@@ -213,22 +222,23 @@ class Driver:
 
     def _look_due(self, tx: Tx, now: float) -> float:
         row = tx.resource(self._run.resource)
-        if row is None or not self._sight.complete:
+        if row is None or not self._sight.looked:
             return now + self._ctx.policy.poll_s if self._sight.looking else now
+        last_look = watcher.listed_at(row, now)
         held = tx.parts(resource=self._run.resource, stages=frozenset({Stage.HELD}))
         paces = {d.id: belief.load(d.belief).pace for d in tx.deployments(resource=self._run.resource)}
         policy = self._ctx.policy
         times = [
             next_look_at(
                 [Pending(since=part.held_at or now, answer_awaited=part.unproven and part.validated_at is None)],
-                last_look=row.listed_at, poll_s=policy.poll_s, poll_max_s=policy.poll_max_s,
+                last_look=last_look, poll_s=policy.poll_s, poll_max_s=policy.poll_max_s,
                 hold_s=paces[part.deployment].hold_s, validating_s=paces[part.deployment].validating_s,
             )
             for part in held
         ]  # fmt: skip
         if tx.foreign(self._run.resource):
-            times.append(row.listed_at + policy.poll_s)
-        return min(times, default=row.listed_at + policy.poll_max_s)
+            times.append(last_look + policy.poll_s)
+        return min(times, default=last_look + policy.poll_max_s)
 
     async def _collect_ended(self) -> None:
         ended = await self._ctx.store.read(lambda tx: tx.parts(run=self._run_id, stages=frozenset({Stage.ENDED})))
@@ -258,7 +268,7 @@ class Driver:
         if collected:
             await self._take_in(part.id)
             self._state.wake.set()
-            await collector.clean(ctx, part)
+            await self._clean(part)
 
     async def _admit(self, live: frozenset[str], refused: bool) -> None:
         ctx, state, work = self._ctx, self._state, self._work
@@ -310,7 +320,15 @@ class Driver:
             ]
 
         for part in await ctx.store.transact(stale):
-            self._start(f"clean-{part.id}", collector.clean(ctx, part))
+            self._start_clean(part)
+
+    def _start_clean(self, part: PartRow) -> None:
+        if self._ctx.clock.now() >= self._state.clean_again_at.get(part.id, 0.0):
+            self._start(f"clean-{part.id}", self._clean(part))
+
+    async def _clean(self, part: PartRow) -> None:
+        if not await collector.clean(self._ctx, part):
+            self._state.clean_again_at[part.id] = self._ctx.clock.now() + CLEAN_AGAIN_S
 
     async def _over_cost(self) -> bool:
         most = self._ctx.policy.max_cost
@@ -436,7 +454,7 @@ class Driver:
 
     # -- ends ------------------------------------------------------------------------------------------------------
 
-    async def _interrupt(self) -> None:
+    async def _interrupt(self, why: str) -> NoReturn:
         ctx, state = self._ctx, self._state
         for name in dict.fromkeys(self._work.deployment_of(g) for g in range(len(self._work.groups))):
             await scheduler.turn(ctx, self._work, name, frozenset({self._run_id}), stopping=True)
@@ -450,7 +468,7 @@ class Driver:
                 await submitter.withdraw(ctx, part.id)
         held = sum(1 for part in parts if part.stage in (Stage.SUBMITTING, Stage.HELD))
         raise Interrupted(
-            f"stopped; {held} provider batches go on at the provider and are collected by the next start of the same "
+            f"{why}; {held} provider batches go on at the provider and are collected by the next start of the same "
             f"command. To cancel them: sluicegate batches cancel {self._run_id}"
         )
 

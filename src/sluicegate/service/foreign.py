@@ -8,7 +8,7 @@ from typing import Final
 from sluicegate.core.report import EventKind
 from sluicegate.core.rows import ForeignRow, scope
 from sluicegate.core.types import ProviderBatch
-from sluicegate.errors import BackendError, CallRefused
+from sluicegate.errors import BackendError, CallRefused, NotFound, ProviderRefused
 from sluicegate.ports import Tx
 from sluicegate.service.context import Context, Record
 from sluicegate.service.intake import InputSource, inspect, lenient_rules
@@ -18,6 +18,9 @@ USUAL_REQUEST_TOKENS: Final = 1_000
 """Taken for a request of which nothing is known, where no part of ours shows what is usual."""
 
 ANY: Final = "*"
+
+PROVISIONAL: Final = "provisional"
+"""The basis of an estimate of a batch that tells nothing yet or whose file could not be read now: the next look tries again."""
 
 
 async def observe(ctx: Context, resource: str, batches: list[ProviderBatch]) -> None:
@@ -30,8 +33,9 @@ async def observe(ctx: Context, resource: str, batches: list[ProviderBatch]) -> 
         if batch.status.terminal:
             if batch.id in known:
                 ended.append(batch.id)
-        elif batch.id not in known:
-            rows.append(await _estimate(ctx, resource, batch, now))
+        elif batch.id not in known or known[batch.id].basis == PROVISIONAL:
+            first = known.get(batch.id)
+            rows.append(await _estimate(ctx, resource, batch, first.seen_at if first else now))
         elif known[batch.id].status != batch.status.value:
             before = known[batch.id]
             rows.append(
@@ -68,7 +72,8 @@ async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: floa
     deployment, tokens, quarters, basis = batch.model, 0, 0, "content"
     key = f"foreign/{ctx.ids.new('look')}.jsonl"  # of this look: another process may read the same batch now
     try:
-        assert batch.input_file_id is not None
+        if batch.input_file_id is None:
+            raise NotFound(f"{batch.id} names no input file")
         size = (await ctx.backend.file(batch.input_file_id)).bytes
         if size > CONTENT_BYTES_MAX:
             tokens = quarters = size // 4
@@ -83,14 +88,14 @@ async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: floa
             tokens, quarters = sum(index.tokens), sum(c // 4 for c in index.chars)
             models = Counter(group.model for group in index.groups)
             deployment = deployment or next(iter(models), None)
-    except (AssertionError, CallRefused):
+    except (CallRefused, ProviderRefused):
         usual = await ctx.store.transact(lambda tx: _usual(tx, resource, batch.model))
         tokens = quarters = max(1, batch.requests_total) * usual
-        basis = "counts"
+        basis = "counts" if batch.requests_total else PROVISIONAL  # not counted yet, as while it validates
     except BackendError:
         # Not now: count generously until the next look can read it.
         tokens = quarters = max(1, batch.requests_total) * USUAL_REQUEST_TOKENS
-        basis = "counts"
+        basis = PROVISIONAL
     finally:
         await ctx.blobs.delete(key)
     return ForeignRow(

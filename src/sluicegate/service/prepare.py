@@ -133,7 +133,7 @@ async def known_run(ctx: Context, request: Request, digest: str) -> RunRow | Non
         return tx.runs(digest=digest), [(batch, tx.run(batch.run)) for batch in tx.batches()]
 
     runs, batches = await ctx.store.transact(read)
-    mine = [run for run in runs if run.resource == ctx.backend.resource and run.state is not RunState.CANCELLED]
+    mine = [run for run in runs if run.resource == ctx.backend.resource]
     if mine:
         return mine[0]
     paths = {str(Path(name).absolute()) for name in request.inputs if name != "-"}
@@ -222,7 +222,7 @@ async def enter(
     def write(tx: Tx) -> RunRow:
         # Another process may have entered the same inputs since known_run: two runs would pay for them twice.
         for other in [] if request.new else tx.runs(digest=digest):
-            if other.resource == run.resource and other.state is not RunState.CANCELLED:
+            if other.resource == run.resource:
                 return other
         tx.insert(run, *batches)
         for group, spans in enumerate(good):
@@ -268,7 +268,7 @@ async def resume(ctx: Context, request: Request, run: RunRow) -> RunRow:
                     err_lines=0,
                 )  # fmt: skip
         changes: dict[str, Any] = {"cap": request.cap, "redirect": request.redirect}
-        if run.state is RunState.FINISHED:
+        if run.state is not RunState.ACTIVE:  # finished, or cancelled by hand: the same command goes on
             changes |= {"state": RunState.ACTIVE}
         tx.update_run(run.id, **changes)
         return replace(run, **changes)

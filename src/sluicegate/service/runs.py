@@ -15,7 +15,7 @@ from sluicegate.core.prices import cost
 from sluicegate.core.report import EventKind, Progress, RunResult
 from sluicegate.core.rows import BatchRow, PartRow, RunRow
 from sluicegate.core.types import ProviderBatch, Usage
-from sluicegate.errors import Conflict, Interrupted, NotFound, Throttled, Unavailable, UsageError
+from sluicegate.errors import Conflict, Interrupted, NotFound, Throttled, Unavailable, UsageError, retry_after_of
 from sluicegate.ports import Tx
 from sluicegate.service import overview, submitter, watcher
 from sluicegate.service.adopt import adopt
@@ -45,7 +45,7 @@ async def perform(
         sight: What this process has seen of the provider's list, where it drives several runs.
 
     Raises:
-        Interrupted, ProviderRefused, CostLimitExceeded: as :meth:`Driver.run`.
+        Interrupted, ProviderRefused, CostLimitExceeded: as :meth:`Driver.run`; Interrupted also when a follower is stopped.
         UsageError: the provider has batches of the same inputs that this data folder does not know.
     """
     followed = False
@@ -57,7 +57,8 @@ async def perform(
                 f"run {run.id} is driven by another process of yours; following it", run=run.id,
             )  # fmt: skip
         if stop.is_set():
-            break
+            # Without the lock nothing may be touched: the run is another process's.
+            raise Interrupted(f"stopped following; the process that drives run {run.id} goes on")
         await _follow(ctx, run, show, started_at)
         await ctx.clock.sleep(FOLLOW_S)
     try:
@@ -103,7 +104,7 @@ async def _meet_others_at_last(ctx: Context, run: RunRow, ways: Ways, stop: asyn
         try:
             return await _meet_others(ctx, run, ways)
         except (Unavailable, Throttled) as error:
-            pause = error.retry_after_s if error.retry_after_s is not None else wait_s
+            pause = max(retry_after_of(error), wait_s)
             await note(
                 ctx, EventKind.TROUBLE, f"the provider does not answer: {error}; trying again in {pause:,.0f} s",
                 run=run.id, where="list", message=str(error), retry_in_s=pause,
@@ -125,7 +126,8 @@ async def _meet_others(ctx: Context, run: RunRow, ways: Ways) -> None:
             break
         if submission.digest_of(batch) == run.digest:
             strangers.append(batch)
-    known = {part.provider_batch for part in await ctx.store.transact(lambda tx: tx.parts(resource=run.resource))}
+    # Of any resource: one account may be known here under several (a key's project, an organisation).
+    known = {part.provider_batch for part in await ctx.store.transact(lambda tx: tx.parts())}
     strangers = [batch for batch in strangers if batch.id not in known]
     if not strangers:
         return

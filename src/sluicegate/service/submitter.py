@@ -29,6 +29,7 @@ from sluicegate.errors import (
     Throttled,
     TokenLimitExceeded,
     Unavailable,
+    retry_after_of,
 )
 from sluicegate.ports import Tx
 from sluicegate.service import scheduler
@@ -41,6 +42,9 @@ LONGEST_WAIT_S: Final = 60.0
 GRACE_LEAST_S, GRACE_MOST_S = 2.0, 15.0
 """Between the two looks for a create whose answer is missing: one poll, within these bounds. Lists lag behind."""
 
+LOOKED_AT_LEAST: Final = 100
+"""Batches of the list that are looked at for a lost create, however old they seem: our clock may be hours ahead."""
+
 FILE_PENDING_S: Final = 1_800.0
 """A file that is not processed after this long is given up and sent anew (the SDK's own helper waits as long)."""
 
@@ -52,39 +56,46 @@ async def submit(ctx: Context, work: Work, part_id: str, *, fresh: bool) -> None
         fresh: The part was cut just now, so nothing of it can be at the provider yet.
 
     Raises:
-        ProviderRefused: the provider refuses for good; the part is void and its requests wait.
+        ProviderRefused: the provider refuses for good. A part that is surely not at the provider is void, and its requests
+            wait; one whose create has no answer yet stays ``submitting``, for whoever has the run next.
     """
     wait_s = FIRST_WAIT_S
     while True:
         part = await ctx.store.transact(lambda tx: tx.part(part_id))
         if part is None or part.stage not in (Stage.RESERVED, Stage.SUBMITTING):
             return
+        # What is said to a look says nothing of the create whose answer is missing (D4).
+        unknown = part.stage is Stage.SUBMITTING
         try:
-            if part.stage is Stage.SUBMITTING:
-                await settle(ctx, work, part)
-                continue
-            if part.file_id is None:
-                await _upload(ctx, work, part, fresh)
-                continue
-            if not await _file_ready(ctx, part):
-                continue
-            await _create(ctx, work, part)
+            await (settle(ctx, part) if unknown else _advance(ctx, work, part, fresh))
         except ProviderRefused as error:
-            await _void(ctx, part_id, str(error))
+            if not unknown:
+                await _void(ctx, part_id, str(error))
             raise
-        except (Throttled, Unavailable, OutcomeUnknown, FileQuotaExceeded, FileNotReady) as error:
-            asked = getattr(error, "retry_after_s", None)
+        except BackendError as error:
+            if (
+                not unknown
+                and isinstance(error, CallRefused)
+                and not isinstance(error, FileQuotaExceeded | FileNotReady)
+            ):
+                await _void(ctx, part_id, str(error))
+                raise ProviderRefused(f"the provider refused a batch: {error}") from error
             fresh = False
-            pause = asked if asked is not None else wait_s * (0.75 + 0.5 * ctx.ids.random())
+            pause = max(retry_after_of(error), wait_s * (0.75 + 0.5 * ctx.ids.random()))
             wait_s = min(LONGEST_WAIT_S, wait_s * 2)
             await note(
                 ctx, EventKind.TROUBLE, f"{error}; trying again in {pause:,.1f} s", run=part.run, part=part.id,
                 where="submit", message=str(error), retry_in_s=round(pause, 1),
             )  # fmt: skip
             await ctx.clock.sleep(pause)
-        except CallRefused as error:
-            await _void(ctx, part_id, str(error))
-            raise ProviderRefused(f"the provider refused a batch: {error}") from error
+
+
+async def _advance(ctx: Context, work: Work, part: PartRow, fresh: bool) -> None:
+    """One step of a reserved part: upload it, or, once its file is ready, create its batch."""
+    if part.file_id is None:
+        await _upload(ctx, work, part, fresh)
+    elif await _file_ready(ctx, part):
+        await _create(ctx, work, part)
 
 
 async def _upload(ctx: Context, work: Work, part: PartRow, fresh: bool) -> None:
@@ -109,7 +120,8 @@ async def _upload(ctx: Context, work: Work, part: PartRow, fresh: bool) -> None:
 
 
 async def _file_is(ctx: Context, part: PartRow, file_id: str) -> None:
-    await ctx.store.transact(lambda tx: tx.update_part(part.id, Stage.RESERVED, file_id=file_id))
+    if not await ctx.store.transact(lambda tx: tx.update_part(part.id, Stage.RESERVED, file_id=file_id)):
+        await ctx.backend.delete_file(file_id)  # withdrawn while it was uploaded
 
 
 def lines_of(ctx: Context, work: Work, part: PartRow) -> tuple[list[Lines], str | None]:
@@ -300,7 +312,10 @@ async def _void(ctx: Context, part_id: str, reason: str) -> None:
 
     def write(tx: Tx) -> None:
         part = tx.part(part_id)
-        if part is None or not tx.move_part(part_id, part.stage, Stage.VOID, error=reason):
+        # A part that another process brought further meanwhile is not given up.
+        if part is None or part.stage not in (Stage.RESERVED, Stage.SUBMITTING):
+            return
+        if not tx.move_part(part_id, part.stage, Stage.VOID, error=reason):
             return
         scheduler.close(tx, part, Verb.VOID, now)
         scheduler.wait_again(tx, part, waits_again(part, requests_of(part), sent=False))
@@ -315,11 +330,14 @@ async def withdraw(ctx: Context, part_id: str) -> None:
         await _void(ctx, part_id, "withdrawn before it was sent")
 
 
-async def settle(ctx: Context, work: Work, part: PartRow) -> None:
+async def settle(ctx: Context, part: PartRow) -> None:
     """Find out whether a create whose answer is missing was committed, before anything else is tried (D4).
 
     First the provider's list; if it shows nothing, the input file is deleted, so that a create that is still on its
     way must fail, and after a grace the list is read once more.
+
+    Raises:
+        BackendError, ProviderRefused: it could not be found out; the part stays as it is.
     """
     intent_at = part.intent_at or part.created_at
     found = await _look_for(ctx, part, intent_at)
@@ -339,10 +357,15 @@ async def settle(ctx: Context, work: Work, part: PartRow) -> None:
 async def _look_for(ctx: Context, part: PartRow, intent_at: float) -> submission.Found:
     seen: list[ProviderBatch] = []
     async for batch in newest_first(ctx):
-        if batch.created_at is not None and batch.created_at < intent_at - submission.CLOCKS_DIFFER_S:
-            break
         seen.append(batch)
-    return submission.find(seen, part=part.id, attempt=part.attempt, file_id=part.file_id)
+        old = batch.created_at is not None and batch.created_at < intent_at - submission.CLOCKS_DIFFER_S
+        if old and len(seen) >= LOOKED_AT_LEAST:
+            break
+    # A refused part's batch has the same input file as the part that is offered again in its place.
+    others = await ctx.store.transact(lambda tx: {p.provider_batch for p in tx.parts(run=part.run) if p.id != part.id})
+    return submission.find(
+        (batch for batch in seen if batch.id not in others), part=part.id, attempt=part.attempt, file_id=part.file_id
+    )
 
 
 async def newest_first(ctx: Context) -> AsyncIterator[ProviderBatch]:

@@ -5,7 +5,7 @@ One look serves every process on the data folder: the row of the resource says w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,6 +28,9 @@ HISTORY_S: Final = 8 * 86_400.0
 """The first look reads the list back this far: what is older has ended (both providers' window is 24 h)."""
 
 PAGES_MAX: Final = 200
+FIRST_PAGES_MAX: Final = 5_000
+"""Of one look; the first one may have half a million batches to read (2,000 creates an hour, eight days)."""
+
 LISTING_S: Final = 30.0
 """A look that takes longer than this is taken for dead, and another process may look."""
 
@@ -37,13 +40,14 @@ class Sight:
     """What this process has seen of a resource's list.
 
     Attributes:
-        complete: A first look has read the list back to :data:`HISTORY_S`.
+        complete: A look has read the list back to :data:`HISTORY_S`; ``looked``: or has tried and ran out of pages.
         looking: A look is under way; the runs of one process share what it sees.
         newest: The creation time of the newest batch at the last look.
         refusals_read: Ids of others' batches whose errors have been read.
     """
 
     complete: bool = False
+    looked: bool = False
     looking: bool = False
     newest: float = 0.0
     refusals_read: set[str] = field(default_factory=set)
@@ -66,7 +70,7 @@ async def look(ctx: Context, sight: Sight, *, at_least_s: float | None = None) -
     def claim(tx: Tx) -> bool:
         row = tx.resource(resource)
         # A process's first look is never put off: who claimed the last one may be dead, and two at once do no harm.
-        if row is not None and sight.complete and (row.listing_until > now or now < row.listed_at + gap):
+        if row is not None and sight.looked and (row.listing_until > now or now < listed_at(row, now) + gap):
             return False
         tx.put_resource(
             ResourceRow(id=resource, listed_at=row.listed_at if row else 0.0, listing_until=now + LISTING_S)
@@ -82,6 +86,11 @@ async def look(ctx: Context, sight: Sight, *, at_least_s: float | None = None) -
         sight.looking = False
 
 
+def listed_at(row: ResourceRow, now: float) -> float:
+    """When the list was read last; never in the future, though the clock was set back since."""
+    return row.listed_at if row.listed_at <= now else 0.0
+
+
 async def _look(ctx: Context, sight: Sight) -> bool:
     resource = ctx.backend.resource
     try:
@@ -89,7 +98,7 @@ async def _look(ctx: Context, sight: Sight) -> bool:
         batches, complete = await _read(ctx, sight, tracked)
         await _apply(ctx, sight, batches)
         if complete:
-            await _missing(ctx, tracked - {batch.id for batch in batches})
+            await _missing(ctx, set(tracked) - {batch.id for batch in batches})
     finally:
         done = ctx.clock.now()
         await ctx.store.transact(
@@ -98,26 +107,31 @@ async def _look(ctx: Context, sight: Sight) -> bool:
     return True
 
 
-def _tracked(tx: Tx, resource: str) -> set[str]:
+def _tracked(tx: Tx, resource: str) -> dict[str, float]:
+    """Batches that must be in the list, and when each was created at the earliest, Unix seconds."""
     ours = tx.parts(resource=resource, stages=frozenset({Stage.HELD}))
-    others = tx.foreign(resource)
-    return {p.provider_batch for p in ours if p.provider_batch} | {row.provider_batch for row in others}
+    others = {row.provider_batch: row.seen_at - HISTORY_S for row in tx.foreign(resource)}
+    mine = {
+        p.provider_batch: (p.intent_at or p.created_at) - submission.CLOCKS_DIFFER_S for p in ours if p.provider_batch
+    }
+    return others | mine
 
 
-async def _read(ctx: Context, sight: Sight, tracked: set[str]) -> tuple[list[ProviderBatch], bool]:
-    """Pages, newest first, until all that is tracked and all that is new was seen; whether it got that far."""
+async def _read(ctx: Context, sight: Sight, tracked: Mapping[str, float]) -> tuple[list[ProviderBatch], bool]:
+    """Pages, newest first, until all that is tracked and all that is new was seen or must have been; whether it got that far."""
     found: dict[str, ProviderBatch] = {}
-    missing = set(tracked)
+    missing = dict(tracked)
     back_to = ctx.clock.now() - HISTORY_S if not sight.complete else sight.newest - 60.0
     after: str | None = None
-    for _ in range(PAGES_MAX):
+    sight.looked = True
+    for _ in range(PAGES_MAX if sight.complete else FIRST_PAGES_MAX):
         page = await ctx.backend.list_batches(after=after)
         for batch in page.batches:
             found.setdefault(batch.id, batch)
-            missing.discard(batch.id)
+            missing.pop(batch.id, None)
         oldest = min((b.created_at for b in page.batches if b.created_at is not None), default=None)
         after = page.next_after
-        if after is None or (not missing and oldest is not None and oldest < back_to):
+        if after is None or (oldest is not None and oldest < min(back_to, *missing.values())):
             sight.complete = True
             sight.newest = max((b.created_at or 0.0 for b in found.values()), default=sight.newest)
             return list(found.values()), True
