@@ -282,6 +282,7 @@ async def test_creates_do_not_share_a_connection(server: Server) -> None:
          DeploymentNotFound),
         (404, error("404", "Resource not found"), ProviderRefused),
         (404, error("notFound", "File 'file-1' does not exist."), NotFound),
+        (404, error(None, "No such File object: file-1"), FileNotReady),
         (400, error("invalid_value", "Invalid value: '/v1/x'. Supported values are: …"), CallRefused),
         (429, error("insufficient_quota", "You exceeded your current quota."), ProviderRefused),
         (401, error("unauthorized", "Access denied due to invalid subscription key."), AuthenticationFailed),
@@ -380,6 +381,17 @@ async def test_a_page_leads_to_the_next(server: Server) -> None:
 
     assert (first.next_after, second.next_after, third.next_after) == ("cursor_9", "batch_1", None)
     assert [r.query for r in server.requests] == ["limit=1", "after=cursor_9&limit=1", "after=batch_1&limit=1"]
+
+
+async def test_a_first_page_of_nothing_that_has_more_is_no_list(server: Server) -> None:
+    """It would say that a lost create was never made; behind other pages an empty one ends the list."""
+    server.script = [reply(200, {"data": [], "has_more": True})]
+    async with connected(server.url) as backend:
+        with pytest.raises(Unavailable):
+            await backend.list_batches()
+        page = await backend.list_batches(after="batch_1")
+
+    assert page.next_after is None
 
 
 async def test_a_wrong_address_is_named_by_its_path(server: Server) -> None:

@@ -44,3 +44,29 @@ def test_two_processes_are_never_inside_together(tmp_path: Path) -> None:
     for process in processes:
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
+
+
+ASKS = """
+import sys
+from pathlib import Path
+from sluicegate.adapters.lock import FileLock
+lock = FileLock(Path(sys.argv[1]))
+print("asking", flush=True)
+while True:
+    lock.is_free("run-x")
+"""
+
+
+def test_asking_whether_a_lock_is_free_keeps_nobody_out(tmp_path: Path) -> None:
+    """Whoever asks has the lock for a moment: such a moment is no owner."""
+    owner = FileLock(tmp_path)
+    asker = subprocess.Popen([sys.executable, "-c", ASKS, str(tmp_path)], stdout=subprocess.PIPE)
+    assert asker.stdout is not None
+    with asker, asker.stdout as told:
+        told.readline()
+        try:
+            for _ in range(1_000):
+                assert owner.acquire("run-x")
+                owner.release("run-x")
+        finally:
+            asker.kill()

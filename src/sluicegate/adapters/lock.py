@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
+from typing import Final
+
+TRIES: Final = 25
+TRY_AGAIN_S: Final = 0.001
+"""Somebody who only asks whether a lock is free has it for a moment: such a moment is no owner."""
 
 
 class FileLock:
@@ -20,9 +26,7 @@ class FileLock:
         path = self._folder / f"{name}.lock"
         while True:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _taken(handle):
                 os.close(handle)
                 return False
             if _is_at(handle, path):
@@ -64,6 +68,18 @@ class FileLock:
                 missing_ok=True
             )  # while it is ours: thousands of runs leave no files
             os.close(handle)
+
+
+def _taken(handle: int) -> bool:
+    for tried in range(TRIES):
+        if tried:
+            time.sleep(TRY_AGAIN_S)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        return True
+    return False
 
 
 def _is_at(handle: int, path: Path) -> bool:

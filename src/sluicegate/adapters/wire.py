@@ -136,12 +136,15 @@ def batch(value: object) -> ProviderBatch | None:
 
 
 def batch_page(value: object, *, after: str | None, limit: int) -> BatchPage | None:
-    """A page of ``GET /batches``, or None if the value is none."""
+    """A page of ``GET /batches``, or None if the value is none: also a first page of nothing that says there is more."""
     items = _items(value)
     if items is None:
         return None
     batches = tuple(b for b in map(batch, items) if b is not None)
-    return BatchPage(batches=batches, next_after=cursor(value, (b.id for b in batches), after=after, limit=limit))
+    following = cursor(value, (b.id for b in batches), after=after, limit=limit)
+    if not batches and after is None and following is None and _has_more(value, 0, limit):
+        return None  # an empty list would say that a lost create was never made
+    return BatchPage(batches=batches, next_after=following)
 
 
 def file(value: object) -> RemoteFile | None:
@@ -178,13 +181,17 @@ def cursor(value: object, ids: Iterable[str], *, after: str | None, limit: int |
     if not isinstance(value, dict):
         return None
     listed = list(ids)
-    more = value.get("has_more")
-    if more is None:
-        more = limit is not None and len(listed) >= limit
-    if more in (False, 0, "false", ""):
+    if not _has_more(value, len(listed), limit):
         return None
     following = _text(value.get("last_id")) or (listed[-1] if listed else None)
     return following if following != after else None
+
+
+def _has_more(value: object, listed: int, limit: int | None) -> bool:
+    more = _mapping(value).get("has_more")
+    if more is None:
+        return limit is not None and listed >= limit
+    return more not in (False, 0, "false", "")
 
 
 def ids(value: object) -> tuple[str, ...]:
@@ -433,6 +440,8 @@ def _absent(call: Call, status_code: int, said: Envelope, code: str, message: st
     if call.kind is Kind.CREATE:
         if code in _DEPLOYMENT_CODES or re.search(r"\b(?:deployment|model)\b", said.message, re.IGNORECASE):
             return _no_deployment(message)
+        if _FILE_ABSENT.search(said.message):
+            return FileNotReady(message, status=status_code, code=said.code)
         if said.structured and not _NO_ROUTE.search(said.message):
             return NotFound(message, status=status_code, code=said.code)
     elif call.item is not None:

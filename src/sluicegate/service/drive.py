@@ -384,7 +384,10 @@ class Driver:
         )  # fmt: skip
 
     async def _sleep(self, live: int) -> None:
-        """Until something of ours is done, another process has changed something, or the next turn is due."""
+        """Until something of ours is done, another process has changed something, or the next turn is due.
+
+        Or until the clock is set back: then whatever is due was reckoned by another one.
+        """
         ctx, state = self._ctx, self._state
         now = ctx.clock.now()
         due = await ctx.store.read(lambda tx: self._look_due(tx, now))
@@ -394,7 +397,8 @@ class Driver:
         until = min(now + (TURN_S if self._show is None else self._show_s), soonest)
         glance = min(GLANCE_S, GLANCE_SHARED_S * live / 2) if live > 1 else GLANCE_S
         seen = await ctx.store.version()
-        while now < until and not state.wake.is_set() and not self._stop.is_set():
+        began = now
+        while began <= now < until and not state.wake.is_set() and not self._stop.is_set():
             await self._doze(min(glance, until - now))
             if await ctx.store.version() != seen:
                 return

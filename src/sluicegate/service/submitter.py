@@ -21,6 +21,7 @@ from sluicegate.core.types import Accepted, BatchStatus, ProviderBatch
 from sluicegate.errors import (
     BackendError,
     CallRefused,
+    Conflict,
     FileNotReady,
     FileQuotaExceeded,
     NotFound,
@@ -189,7 +190,8 @@ async def _create(ctx: Context, work: Work, part: PartRow) -> None:
         # Nothing was made: the intent is over, the file stays.
         await ctx.store.transact(lambda tx: tx.move_part(part.id, Stage.SUBMITTING, Stage.RESERVED))
         raise
-    except OutcomeUnknown as error:
+    except (OutcomeUnknown, Conflict) as error:
+        # A conflict says that something is under way with it: whether that made the batch, the list tells.
         await note(
             ctx, EventKind.TROUBLE, f"part {part.id}: no answer to its create ({error}); looking whether it was made",
             run=part.run, part=part.id, where="create", message=str(error), retry_in_s=0,

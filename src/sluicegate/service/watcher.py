@@ -70,7 +70,11 @@ async def look(ctx: Context, sight: Sight, *, at_least_s: float | None = None) -
     def claim(tx: Tx) -> bool:
         row = tx.resource(resource)
         # A process's first look is never put off: who claimed the last one may be dead, and two at once do no harm.
-        if row is not None and sight.looked and (row.listing_until > now or now < listed_at(row, now) + gap):
+        if (
+            row is not None
+            and sight.looked
+            and (now < row.listing_until <= now + LISTING_S or now < listed_at(row, now) + gap)
+        ):
             return False
         tx.put_resource(
             ResourceRow(id=resource, listed_at=row.listed_at if row else 0.0, listing_until=now + LISTING_S)
