@@ -219,7 +219,10 @@ def test_downloads_that_break_off_are_resumed(provider: RunningEmulator, request
 def test_ctrl_c_says_how_to_go_on_and_loses_nothing(provider: RunningEmulator, requests: Path) -> None:
     """Exit 4; what is at the provider goes on, and the next start collects it."""
     process = start(provider, requests)
-    time.sleep(2.0)
+    until = time.monotonic() + 60
+    while not provider.report()["batches"]:
+        assert time.monotonic() < until, "nothing is sent"
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 4, output
