@@ -31,8 +31,8 @@ class GatewaySettings(BaseSettings):
     """How ``sluicegate serve`` treats its clients. Durations are seconds."""
 
     gateway_active_max: Count = setting(
-        64, "Batches that are driven at once; others wait their turn, tenants taking turns.", section="Gateway",
-        unit="batches", ge=1, le=10_000,
+        64, "Batches that are driven at once, and one more of each tenant that has none; others wait their turn, tenants "
+        "taking turns.", section="Gateway", unit="batches", ge=1, le=10_000,
     )  # fmt: skip
     gateway_due: Literal["expire", "continue"] = setting(
         "expire", "At the end of its completion window a batch ends as `expired` (OpenAI's way) or goes on (Azure's).",

@@ -3,7 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluicegate.core.fairness import Claim, shares
+from sluicegate.core.fairness import Claim, in_turn, shares
+from sluicegate.core.tenancy import ClientBatchRow
+from sluicegate.core.types import BatchStatus
 
 NAMES = st.text("abcdef", min_size=1, max_size=3)
 WEIGHTS = {"t1": 1.0, "t2": 2.5, "t3": 0.5}
@@ -60,3 +62,31 @@ def test_a_tenant_with_many_runs_gets_no_more_than_one_with_a_single_run() -> No
     granted = shares(60_000, claims)
 
     assert granted["b"] == 30_000 and granted["a0"] == granted["a1"] == 9_000
+
+
+def waiting(tenant: str, due_at: float, number: int) -> ClientBatchRow:
+    return ClientBatchRow(
+        id=f"batch_{number}", tenant=tenant, key="k", input_file="f", input="i", input_bytes=1, endpoint="/v1/x",
+        window="24h", metadata=None, status=BatchStatus.VALIDATING, fingerprint="p", created_at=0.0, due_at=due_at,
+    )  # fmt: skip
+
+
+QUEUES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=12)
+
+
+@given(QUEUES, st.dictionaries(st.sampled_from("abc"), st.integers(0, 4)), st.integers(-2, 6), st.booleans())
+def test_turns_go_to_who_has_fewest_and_nobody_waits_with_nothing(
+    queue: list[tuple[str, int]], busy: dict[str, int], room: int, one_each: bool
+) -> None:
+    """The room is used, no tenant is two ahead of one that waits, and with one for each none waits with nothing under way."""
+    rows = [waiting(tenant, due_at, i) for i, (tenant, due_at) in enumerate(queue)]
+    chosen = in_turn(rows, busy, room=room, one_each=one_each)
+
+    left = [row for row in rows if row not in chosen]
+    has = {name: busy.get(name, 0) + sum(row.tenant == name for row in chosen) for name in "abc"}
+    idle = {row.tenant for row in rows if not busy.get(row.tenant)} if one_each else set()
+    assert min(len(rows), max(0, room)) <= len(chosen) <= max(0, room, len(idle))
+    for row in left:
+        assert all(has[one.tenant] <= max(has[row.tenant] + 1, busy.get(one.tenant, 0) + 1) for one in chosen)
+        assert all(one.due_at <= row.due_at for one in chosen if one.tenant == row.tenant)
+        assert not one_each or has[row.tenant]

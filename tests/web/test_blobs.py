@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ import pytest
 from sluicegate.adapters.remote_blobs import HttpBlobs
 from sluicegate.core.blob_urls import parse_prefixes
 from sluicegate.errors import BlobRefused, BlobUnavailable
+from sluicegate.service.desk import FETCHES
 from sluicegate.testing import local_emulator
-from tests.web.conftest import Served
+from tests.web.conftest import Served, until_ended
+from tests.web.test_tenants import client_of, keys
 
 SAS = "sv=2024&sig=c2VjcmV0"
 
@@ -329,3 +332,55 @@ async def test_blobs_that_are_too_large_or_cannot_be_had_now(storage: Storage, t
     with pytest.raises(BlobUnavailable, match="ConnectError") as caught:
         await blobs.fetch(url, tmp_path / "x", bytes_max=100)
     assert "sig=" not in str(caught.value)
+
+
+def test_storage_that_hangs_holds_up_nobody_else(tmp_path: Path) -> None:
+    """More blobs than are fetched at once, none of which ever comes: others' files and blobs are looked at, and cancels end."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent, local_emulator(start="0.1s") as provider:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = ("--set", f"gateway_blobs={url}/account/batches", *PRIVATE)
+        served = Served(provider.url, tmp_path / "state", settings).start()
+        storage = Storage()
+        storage.url = url
+        try:
+            hanging = [create(served, storage).json()["id"] for _ in range(FETCHES + 1)]
+            other = client_of(served, keys(served, "create", "--tenant", "bob")["key"])
+            file = other.files.create(file=("in.jsonl", lines(2)), purpose="batch")
+            batch = other.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+            assert until_ended(other, batch, 40)[0].status == "completed"
+            other.close()
+            call(served, "POST", f"/batches/{hanging[0]}/cancel")
+            assert ended(served, hanging[0], 20)["status"] == "cancelled"
+        finally:
+            served.end()
+            storage.close()
+
+
+async def test_a_blob_that_comes_byte_by_byte_is_given_up_in_time(tmp_path: Path) -> None:
+    """Each byte comes soon enough, the whole never would."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as dripping:
+
+        def drip() -> None:
+            connection, _ = dripping.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+                while not done.wait(0.02):
+                    try:
+                        connection.sendall(b"x")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{dripping.getsockname()[1]}/account/batches"
+        blobs = HttpBlobs(parse_prefixes(url), private=True, whole_s=0.5)
+        try:
+            with pytest.raises(BlobUnavailable, match="TimeoutError"):
+                await blobs.fetch(f"{url}/in.jsonl", tmp_path / "x", bytes_max=10_000_000)
+        finally:
+            done.set()
+            thread.join(10)

@@ -14,6 +14,7 @@ from typing import Any
 import openai
 import pytest
 
+from sluicegate.testing import local_emulator
 from tests.web.conftest import Served, until_ended
 
 
@@ -100,3 +101,30 @@ def test_a_revoked_key_is_refused_and_a_rotated_one_after_its_grace(gateway: Ser
             client_of(gateway, key).files.list()
     stored = b"".join(path.read_bytes() for path in gateway.state.glob("sluicegate.sqlite3*"))
     assert made["key"].rpartition("_")[2].encode() not in stored
+
+
+def test_a_new_tenant_does_not_wait_for_the_end_of_anothers_batch(
+    tmp_path: Path, requests_file: Callable[..., Path]
+) -> None:
+    """As many batches are driven as may be, all of one tenant: another's is driven beside them."""
+    with local_emulator(limit="30K", rate=2_000, validating="0.1s", start="0.1s", finalizing="0.1s") as provider:
+        options = ("--limit", "30K", "--set", "gateway_active_max=2")
+        served = Served(provider.url, tmp_path / "state", options).start()
+        try:
+            first = served.client()
+            file = first.files.create(file=requests_file(400, words=220), purpose="batch")
+            wanted: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+            long = [first.batches.create(input_file_id=file.id, **wanted).id for _ in range(3)]
+            limit = time.monotonic() + 60
+            while provider.report()["batches"] < 2 and time.monotonic() < limit:
+                time.sleep(0.1)
+            other = client_of(served, keys(served, "create", "--tenant", "bob")["key"])
+            small = other.files.create(file=requests_file(1), purpose="batch")
+            ended, _ = until_ended(other, other.batches.create(input_file_id=small.id, **wanted))
+            states = [first.batches.retrieve(id_).status for id_ in long]
+            other.close()
+        finally:
+            served.end()
+
+    assert ended.status == "completed"
+    assert states == ["in_progress"] * 3

@@ -21,6 +21,9 @@ from sluicegate.errors import BlobRefused, BlobUnavailable
 
 CHUNK: Final = 1 << 20
 CONNECT_S, READ_S = 15.0, 60.0
+WHOLE_S: Final = 900.0
+"""For one blob, whole, whichever way it goes: half a gigabyte at 600 KB/s. Storage that drips is storage that hangs."""
+
 REFUSED: Final = {401: "it may not be used", 403: "it may not be used", 404: "it does not exist"}
 
 
@@ -38,13 +41,15 @@ class HttpBlobs:
         sas: Query string with which they may be read and written; a shared access signature. It is in no message.
         private: Whether hosts may have addresses that are not public, as in one's own network.
         resolver: Gives a host's addresses.
+        whole_s: Most seconds that one blob may take.
     """
 
     def __init__(
         self, prefixes: tuple[Prefix, ...], *, sas: str = "", private: bool = False,
-        resolver: Callable[[str, int], Awaitable[list[str]]] = resolve,
+        resolver: Callable[[str, int], Awaitable[list[str]]] = resolve, whole_s: float = WHOLE_S,
     ) -> None:  # fmt: skip
         self._prefixes, self._sas, self._private, self._resolver = prefixes, sas.lstrip("?"), private, resolver
+        self._whole_s = whole_s
 
     def check(self, url: str) -> None:
         """Raise ValueError for a URL that is not to be used."""
@@ -60,7 +65,7 @@ class HttpBlobs:
             BlobRefused: it is not there, may not be read, or is too large. BlobUnavailable: no answer; later perhaps.
         """
         try:
-            async with self._call("GET", url, signature=signature) as answer:
+            async with asyncio.timeout(self._whole_s), self._call("GET", url, signature=signature) as answer:
                 self._judge(url, answer, 200)
                 size = 0
                 with target.open("wb") as out:
@@ -71,7 +76,7 @@ class HttpBlobs:
                         await asyncio.to_thread(out.write, chunk)
                     out.flush()
                     await asyncio.to_thread(os.fsync, out.fileno())
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             raise BlobUnavailable(f"{url} cannot be read now: {type(error).__name__}") from error
         return size
 
@@ -83,9 +88,12 @@ class HttpBlobs:
         """
         headers = {"x-ms-blob-type": "BlockBlob", "content-length": str(source.stat().st_size)}
         try:
-            async with self._call("PUT", url, content=_chunks(source), headers=headers) as answer:
+            async with (
+                asyncio.timeout(self._whole_s),
+                self._call("PUT", url, content=_chunks(source), headers=headers) as answer,
+            ):
                 self._judge(url, answer, 201)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             raise BlobUnavailable(f"{url} cannot be written now: {type(error).__name__}") from error
 
     @asynccontextmanager

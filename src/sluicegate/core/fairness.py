@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from sluicegate.core.tenancy import ClientBatchRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +65,27 @@ def shares(limit: int, claims: Mapping[str, Claim], weights: Mapping[str, float]
         result[run] = min(claim.tokens, granted[claim.tenant])
         granted[claim.tenant] -= result[run]
     return result
+
+
+def in_turn(
+    waiting: Iterable[ClientBatchRow], under_way: Mapping[str, int], *, room: int, one_each: bool = False
+) -> list[ClientBatchRow]:
+    """Which batches are begun next: the tenant's that has fewest under way, its earliest due first, then its oldest.
+
+    Args:
+        under_way: Batches of each tenant that were begun and have not ended.
+        room: How many more may be begun.
+        one_each: A tenant that has nothing under way may begin one though there is no room: it need not wait until a
+            whole batch of another has ended.
+    """
+    queue = sorted(waiting, key=lambda batch: (batch.due_at, batch.created_at, batch.id))
+    busy = dict(under_way)
+    chosen: list[ClientBatchRow] = []
+    while queue:
+        batch = min(queue, key=lambda batch: busy.get(batch.tenant, 0))
+        if len(chosen) >= room and not (one_each and not busy.get(batch.tenant)):
+            break
+        queue.remove(batch)
+        chosen.append(batch)
+        busy[batch.tenant] = busy.get(batch.tenant, 0) + 1
+    return chosen

@@ -10,7 +10,8 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sluicegate.core.fairness import in_turn
 from sluicegate.core.lifecycle import RunState
 from sluicegate.core.report import Event, EventKind, Progress
 from sluicegate.core.rows import BatchRow, RunRow
@@ -50,6 +52,10 @@ STALLED_S: Final = 60.0
 CHECKS: Final = 2
 """Input files that are checked at the same time."""
 
+FETCHES: Final = 8
+"""Blobs that are fetched at the same time, and one more of each tenant that has none under way: storage that hangs holds
+up its own tenant only."""
+
 SHOWN_S: Final = 5.0
 """How often a driver says where its batch stands: an expectation of minutes need not be newer."""
 
@@ -69,7 +75,8 @@ class DeskPolicy:
     """How clients' batches are treated.
 
     Attributes:
-        active_max: Batches that are driven at once; others wait their turn, tenants taking turns.
+        active_max: Batches that are driven at once, and one more of each tenant that has none; others wait their turn,
+            tenants taking turns.
         keep_s: How long ended batches, their result files and their parts are kept.
         blob_bytes_max: The largest input that is fetched from remote storage.
         litter_s: How long a blob is kept that no row names.
@@ -110,6 +117,7 @@ class Desk:
         self._ctx, self._rules, self._policy, self._checkers, self._remote = ctx, rules, policy, checkers, remote
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
+        self._fetches: dict[str, asyncio.Task[None]] = {}
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._drives: dict[str, asyncio.Task[None]] = {}
         self._sweeps: dict[str, asyncio.Task[None]] = {}
@@ -188,11 +196,10 @@ class Desk:
                 await asyncio.wait_for(self._wake.wait(), TURN_S)
             except TimeoutError:
                 continue
-        for task in self._checks.values():
+        broken_off = [*self._fetches.values(), *self._checks.values()]
+        for task in broken_off:
             task.cancel()
-        await asyncio.gather(
-            *self._checks.values(), *self._drives.values(), *self._sweeps.values(), return_exceptions=True
-        )
+        await asyncio.gather(*broken_off, *self._drives.values(), *self._sweeps.values(), return_exceptions=True)
 
     def stop(self) -> None:
         """End :meth:`run`: checks are broken off, drivers stop at a safe point; the next start goes on."""
@@ -208,31 +215,26 @@ class Desk:
             elif batch.status is BatchStatus.CANCELLING:
                 await self._close(batch, CANCELLED)
         ready = [b for b in open_ if now >= self._again.get(b.id, (0.0, 0.0))[0]]
-        for batch in ready:
-            fresh = batch.status is BatchStatus.VALIDATING and not (self._policy.expire and now >= batch.due_at)
-            if fresh and batch.run is None and batch.id not in self._checks and len(self._checks) < CHECKS:
-                self._start(self._checks, batch.id, partial(self._check, batch))
-        for batch in self._next([b for b in ready if b.run is not None and b.id not in self._drives], open_):
+        fresh = [
+            b for b in ready
+            if b.status is BatchStatus.VALIDATING and b.run is None and not (self._policy.expire and now >= b.due_at)
+        ]  # fmt: skip
+        for batch in _turns([b for b in fresh if _abroad(b)], self._fetches, open_, FETCHES, one_each=True):
+            self._start(self._fetches, batch.id, partial(self._fetch, batch))
+        for batch in _turns([b for b in fresh if not _abroad(b)], self._checks, open_, CHECKS):
+            self._start(self._checks, batch.id, partial(self._check, batch))
+        entered = [b for b in ready if b.run is not None]
+        for batch in _turns(entered, self._drives, open_, self._policy.active_max, one_each=True):
             self._start(self._drives, batch.id, partial(self._drive, batch))
+        self._line_up([b for b in entered if b.id not in self._drives])
         if now >= self._swept_at + SWEEP_S and not self._sweeps:
             self._swept_at = now
             self._start(self._sweeps, SWEEP, self._retention.sweep)
 
-    def _next(self, waiting: list[ClientBatchRow], open_: list[ClientBatchRow]) -> list[ClientBatchRow]:
-        """Whom to drive next: the tenant that has fewest driven, its batch with the earliest due time."""
-        driven: dict[str, int] = {}
-        for batch in open_:
-            if batch.id in self._drives:
-                driven[batch.tenant] = driven.get(batch.tenant, 0) + 1
+    def _line_up(self, waiting: list[ClientBatchRow]) -> None:
+        """Note the places of batches that wait to be driven."""
         waiting = sorted(waiting, key=lambda b: (b.due_at, b.created_at, b.id))
-        chosen: list[ClientBatchRow] = []
-        while waiting and len(self._drives) + len(chosen) < self._policy.active_max:
-            batch = min(waiting, key=lambda b: driven.get(b.tenant, 0))
-            waiting.remove(batch)
-            chosen.append(batch)
-            driven[batch.tenant] = driven.get(batch.tenant, 0) + 1
         self._positions = {batch.id: i for i, batch in enumerate(waiting, 1)}
-        return chosen
 
     def _start(
         self, tasks: dict[str, asyncio.Task[None]], id_: str, work: Callable[[], Coroutine[Any, Any, None]]
@@ -282,34 +284,30 @@ class Desk:
             raise BlobRefused(f"{url} cannot be used: this gateway uses no blobs any more")
         return await self._remote.fetch(url, target, bytes_max=self._policy.blob_bytes_max, signature=signature)
 
-    async def _fetch(self, batch: ClientBatchRow, url: str) -> ClientBatchRow:
-        """Bring a batch's input from remote storage."""
+    async def _fetch(self, batch: ClientBatchRow) -> None:
+        """Bring a batch's input from remote storage; it is checked in its turn."""
         ctx = self._ctx
         aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
         try:
-            size = await self.fetch(url, aside)
+            size = await self.fetch(batch.input_blob or "", aside)
             digest = await ctx.workers.blocking(_digest, str(aside))
-            changes: dict[str, Any] = {"input": prepare.input_key(digest), "input_bytes": size}
+            key = prepare.input_key(digest)
 
             def enter(tx: Tx) -> None:
                 # Within the transaction: no sweep comes between.
-                aside.replace(ctx.blobs.path(prepare.input_key(digest)))
-                tx.amend(ClientBatchRow, batch.id, **changes)
+                if tx.amend(ClientBatchRow, batch.id, {"status": OPEN}, input=key, input_bytes=size, reason=None):
+                    aside.replace(ctx.blobs.path(key))
 
             await ctx.store.transact(enter)
+        except BlobRefused as error:
+            problem = {"code": "input_no_permissions", "message": f"{error}.", "param": "input_blob", "line": None}
+            await self._fail(batch, [problem])
         finally:
             aside.unlink(missing_ok=True)
-        return replace(batch, **changes)
+        self._again.pop(batch.id, None)
 
     async def _check(self, batch: ClientBatchRow) -> None:
         ctx = self._ctx
-        if batch.input_blob is not None and not batch.input:
-            try:
-                batch = await self._fetch(batch, batch.input_blob)
-            except BlobRefused as error:
-                problem = {"code": "input_no_permissions", "message": f"{error}.", "param": "input_blob", "line": None}
-                await self._fail(batch, [problem])
-                return
         digest = hashlib.sha256(batch.id.encode()).hexdigest()
         # A run of this batch that a process wrote just before it died.
         known = await ctx.store.transact(lambda tx: tx.runs(digest=digest))
@@ -358,6 +356,8 @@ class Desk:
     async def _close(self, batch: ClientBatchRow, closing: str) -> None:
         """End a batch early: at once if nothing was entered yet, else by closing its run."""
         now = self._ctx.clock.now()
+        if batch.id in self._fetches:
+            self._fetches[batch.id].cancel()  # nobody needs it any more; the next turn ends the batch
 
         def write(tx: Tx) -> None:
             row = tx.find(ClientBatchRow, id=batch.id)[0]
@@ -365,7 +365,7 @@ class Desk:
                 run = tx.run(row.run)
                 if run is not None and run.closing is None and not run.state.final:
                     tx.update_run(run.id, closing=closing)
-            elif batch.id not in self._checks:
+            elif batch.id not in self._checks and batch.id not in self._fetches:
                 status = BatchStatus.EXPIRED if closing is EXPIRED else BatchStatus.CANCELLED
                 tx.amend(ClientBatchRow, batch.id, {"run": None, "status": OPEN}, status=status, ended_at=now)
 
@@ -510,6 +510,20 @@ REASONS: Final = {
     "BlobUnavailable": "the blob storage does not answer",
 }
 """What a client reads of trouble: our words, so that no key, endpoint or text of the provider's gets out."""
+
+
+def _abroad(batch: ClientBatchRow) -> bool:
+    """Whether its input is still in remote storage."""
+    return batch.input_blob is not None and not batch.input
+
+
+def _turns(
+    waiting: list[ClientBatchRow], tasks: Mapping[str, object], open_: list[ClientBatchRow], most: int, *,
+    one_each: bool = False,
+) -> list[ClientBatchRow]:  # fmt: skip
+    """Whose turn it is in a lane for ``most`` batches, of which ``tasks`` are under way."""
+    busy = Counter(batch.tenant for batch in open_ if batch.id in tasks)
+    return in_turn([b for b in waiting if b.id not in tasks], busy, room=most - len(tasks), one_each=one_each)
 
 
 def _digest(path: str) -> str:
