@@ -67,6 +67,12 @@ DESK: Final = "gateway"
 
 UNREACHABLE: Final = "the provider cannot be reached or does not answer as it should; it is asked again"
 CANCELLED: Final = "batch_cancelled: This request was not executed before the batch was cancelled."
+GONE: Final = {
+    "code": "invalid_request", "message": "The content of the input file is gone. Upload the file again.",
+    "param": "input_file_id", "line": None,
+}  # fmt: skip
+"""A row without its content: somebody's hand in the data folder, or a disk. Waiting would mend nothing."""
+
 EXPIRED: Final = "batch_expired: This request could not be executed before the completion window expired."
 
 
@@ -315,6 +321,9 @@ class Desk:
             run = known[0]
         else:
             path = ctx.blobs.path(batch.input)
+            if not await ctx.workers.blocking(path.exists):
+                await self._fail(batch, [GONE])
+                return
             copied = [CopiedInput(sha256=path.name.removesuffix(".jsonl"), bytes=batch.input_bytes)]
             request = prepare.Request(
                 inputs=(batch.input_file,), output=ctx.blobs.path(output_key(batch.id)),

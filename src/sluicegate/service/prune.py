@@ -54,7 +54,10 @@ async def prune(ctx: Context, *, keep_s: float, dry_run: bool, tenants: bool = F
                 await collector.clean(ctx, part)
         if not dry_run:
             await ctx.store.transact(lambda tx, r=run: tx.delete_run(r.id))  # type: ignore[misc]
-            await ctx.blobs.delete(*keys)
+            inputs = {batch.input for batch in batches}
+            await ctx.blobs.delete(*(key for key in keys if key not in inputs))
+            for key in sorted(inputs):
+                await drop_unneeded(ctx, key)
     return {"runs": [run.id for run, _, _ in old], "bytes": freed, "provider_files": files}
 
 
@@ -65,3 +68,22 @@ def _keys(run: RunRow, batches: list[BatchRow], parts: list[PartRow], kept: set[
         keys.append(collector.sidecar_key(name))
         keys += [collector.result_key(name, source) for source in (join.OUT, join.ERR, join.OWN)]
     return keys + [part.blob for part in parts]
+
+
+async def drop_unneeded(ctx: Context, key: str) -> None:
+    """Delete an input or a client's file, whose row is gone already, unless another row needs the same content.
+
+    Within one transaction that changes no row: nobody can name the content between the look and the deletion, and nothing
+    that is rolled back could leave a row without its content.
+    """
+
+    def write(tx: Tx) -> None:
+        needed = (
+            bool(tx.find(FileRow, blob=key))
+            or any(batch.input == key for batch in tx.find(ClientBatchRow) if batch.ended_at is None)
+            or any(batch.input == key for batch in tx.batches())
+        )
+        if not needed:
+            ctx.blobs.path(key).unlink(missing_ok=True)
+
+    await ctx.store.transact(write)

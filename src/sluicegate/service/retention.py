@@ -12,7 +12,7 @@ from sluicegate.service import collector
 from sluicegate.service.context import Context
 from sluicegate.service.drive import BAD
 from sluicegate.service.output import PARTIAL
-from sluicegate.service.prune import prune
+from sluicegate.service.prune import drop_unneeded, prune
 
 OPEN = frozenset(status for status in BatchStatus if status not in ENDS)
 
@@ -43,19 +43,13 @@ async def drop_parts(ctx: Context, upload: str) -> None:
 
 
 async def drop_file(ctx: Context, file: FileRow) -> None:
-    """Delete a file's row, and its content once no other file and no batch needs it."""
+    """Delete a file's row, then its content once no other file and no batch needs it.
 
-    def write(tx: Tx) -> None:
-        tx.remove(FileRow, file.id)
-        needed = (
-            bool(tx.find(FileRow, blob=file.blob))
-            or bool(tx.find(ClientBatchRow, input=file.blob, status=OPEN))
-            or any(batch.input == file.blob for batch in tx.batches())
-        )
-        if not needed:
-            ctx.blobs.path(file.blob).unlink(missing_ok=True)
-
-    await ctx.store.transact(write)
+    Two transactions: a crash between leaves content that no row names, which is litter. Were it one, a crash before its
+    commit would leave a row without content.
+    """
+    await ctx.store.transact(lambda tx: tx.remove(FileRow, file.id))
+    await drop_unneeded(ctx, file.blob)
 
 
 class Retention:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from sluicegate.core.limits import UPLOAD_BYTES_MAX
 from sluicegate.core.tenancy import FileRow
 from sluicegate.core.types import Dialect
-from sluicegate.ports import Tx
+from sluicegate.ports import Tx, Workers
 from sluicegate.service.context import Context
 from sluicegate.service.prepare import input_key
 from sluicegate.service.retention import drop_file
@@ -199,6 +199,10 @@ async def delete(request: Request, id: str) -> Response:
 async def content(request: Request, id: str) -> Response:
     """The bytes; ``Range: bytes=a-b`` gives a piece with 206."""
     file = await find_file(request, id)
+    ctx = gateway_of(request).ctx
+    path = ctx.blobs.path(file.blob)
+    if not await ctx.workers.blocking(path.exists):
+        raise not_found(request, "file", id)
     start, stop, status = byte_range(request.headers.get("range"), file.bytes)
     headers = {
         "content-length": str(stop - start), "content-type": "application/octet-stream", "accept-ranges": "bytes",
@@ -210,14 +214,14 @@ async def content(request: Request, id: str) -> Response:
         return Response(status_code=416, headers={"content-range": f"bytes */{file.bytes}"})
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    path = gateway_of(request).ctx.blobs.path(file.blob)
-    return StreamingResponse(_chunks(path, start, stop), status, headers)
+    return StreamingResponse(_chunks(ctx.workers, path, start, stop), status, headers)
 
 
-async def _chunks(path: Path, start: int, stop: int) -> AsyncIterator[bytes]:
-    with path.open("rb") as source:
+async def _chunks(workers: Workers, path: Path, start: int, stop: int) -> AsyncIterator[bytes]:
+    """A piece of a file, read in threads: a disk that is slow stops nobody else's answer."""
+    with await workers.blocking(path.open, "rb") as source:
         source.seek(start)
-        while start < stop and (chunk := source.read(min(CHUNK, stop - start))):
+        while start < stop and (chunk := await workers.blocking(source.read, min(CHUNK, stop - start))):
             start += len(chunk)
             yield chunk
 

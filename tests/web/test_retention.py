@@ -1,0 +1,119 @@
+"""What the gateway keeps and for how long, on real rows and files; the clock is moved by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from sluicegate.adapters.store import SqlStore
+from sluicegate.core.tenancy import FileRow
+from sluicegate.errors import StateUnusable
+from sluicegate.ports import Tx
+from sluicegate.service.context import Context
+from sluicegate.service.retention import drop_file
+from sluicegate.settings import Settings
+from sluicegate.wiring import context
+from tests.web.conftest import Served, until_ended
+
+T = TypeVar("T")
+
+
+@dataclass
+class Hand:
+    """A clock that stands still until it is moved."""
+
+    at: float = 1_000_000.0
+
+    def now(self) -> float:
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        self.at += seconds
+
+
+class Dying(SqlStore):
+    """A store whose process dies within its n-th transaction, right before the commit."""
+
+    deaths: int = 0
+
+    def _transact(self, function: Callable[[Tx], T]) -> T:
+        self.deaths -= 1
+        if self.deaths != 0:
+            return super()._transact(function)
+
+        def dies(tx: Tx) -> T:
+            function(tx)
+            raise StateUnusable("the process is gone")
+
+        return super()._transact(dies)
+
+
+@pytest.fixture
+async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
+    """A real context whose provider is never asked."""
+    settings = Settings(azure_endpoint="http://127.0.0.1:1", azure_api_key="k", state=tmp_path)  # type: ignore[arg-type]
+    async with context(settings) as made:
+        yield replace(made, clock=Hand())
+
+
+def file_row(id_: str = "file-1", **more: Any) -> FileRow:
+    given: dict[str, Any] = {
+        "tenant": "a", "filename": "in.jsonl", "purpose": "batch", "bytes": 1, "lines": 1, "sha256": "d",
+        "blob": "inputs/d.jsonl", "created_at": 1_000_000.0,
+    }  # fmt: skip
+    return FileRow(id=id_, **given | more)
+
+
+@pytest.mark.parametrize("death", [1, 2, 3])
+async def test_a_crash_while_a_file_is_deleted_never_leaves_a_row_without_content(
+    ctx: Context, tmp_path: Path, death: int
+) -> None:
+    """Before either commit, or not at all: a file that is listed can be read."""
+    await ctx.store.transact(lambda tx: tx.insert(file_row()))
+    content = ctx.blobs.path("inputs/d.jsonl")
+    content.write_text("{}")
+    store = Dying(tmp_path / "sluicegate.sqlite3")
+    store.deaths = death
+    try:
+        await drop_file(replace(ctx, store=store), file_row())
+    except StateUnusable:
+        assert death < 3
+    await store.close()
+
+    rows = await ctx.store.read(lambda tx: tx.find(FileRow))
+    assert len(rows) == (death == 1)
+    assert content.exists() == bool(rows)
+
+
+async def test_content_that_another_file_has_as_well_stays(ctx: Context) -> None:
+    """Files of equal content share it."""
+    await ctx.store.transact(lambda tx: tx.insert(file_row(), file_row("file-2")))
+    content = ctx.blobs.path("inputs/d.jsonl")
+    content.write_text("{}")
+
+    await drop_file(ctx, file_row())
+    assert content.exists()
+    await drop_file(ctx, file_row("file-2"))
+    assert not content.exists()
+
+
+def test_a_file_whose_content_is_gone_is_a_404_and_fails_its_batch(
+    gateway: Served, requests_file: Callable[..., Path]
+) -> None:
+    """Not an answer that breaks off, not a batch that waits for ever."""
+    client = gateway.client()
+    file = client.files.create(file=requests_file(7, words=3), purpose="batch")
+    whole = requests_file(7, words=3).read_bytes()
+    (kept,) = [path for path in (gateway.state / "inputs").iterdir() if path.read_bytes() == whole]
+    kept.unlink()
+
+    url, headers = f"{gateway.url}/v1/files/{file.id}/content", {"api-key": gateway.key}
+    assert [client._client.request(how, url, headers=headers).status_code for how in ("GET", "HEAD")] == [404, 404]
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    ended, _ = until_ended(client, batch)
+    (problem,) = ended.errors.data
+    assert ended.status == "failed" and "gone" in problem.message and problem.param == "input_file_id"
