@@ -157,7 +157,13 @@ class Tx(Protocol):
         """How many of the gateway's rows of one kind there are for each value of a column of text."""
 
     def used_by_tenant(self, tenant: str, since: float) -> list[tuple[str, int, int]]:
-        """What a tenant's parts that came home since then used: (deployment's name, input tokens, output tokens)."""
+        """What a tenant's parts that came home since then used: (deployment's name, input tokens, output tokens).
+
+        Parts of runs that are deleted count by the day: those of the day of ``since`` count whole.
+        """
+
+    def forget_spend(self, before: float) -> None:
+        """Remove what is kept of deleted runs for :meth:`used_by_tenant` from days before that of ``before``."""
 
     def amend(self, kind: type[G], key: str, /, given: Mapping[str, Any] | None = None, **changes: Any) -> bool:
         """Compare and set: change a row's columns if it has the values ``given``; False if it has not, or is gone."""
@@ -181,7 +187,10 @@ class Tx(Protocol):
         """Change columns of a batch."""
 
     def delete_run(self, run: str) -> None:
-        """Remove a run with its batches, parts, waiting requests, events and the ledger entries of parts that are closed."""
+        """Remove a run with its batches, parts, waiting requests, events and the ledger entries of parts that are closed.
+
+        What a tenant's parts used is kept for :meth:`used_by_tenant`.
+        """
 
     def waiting(self, run: str) -> dict[tuple[int, int], Spans]:
         """Which requests wait, by (group, attempt): attempt 0 was never sent."""

@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 import pytest
 
 from sluicegate.adapters.store import SqlStore
+from sluicegate.core.lifecycle import RunState, Stage
 from sluicegate.core.tenancy import FileRow
 from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
 from sluicegate.service.context import Context
-from sluicegate.service.retention import drop_file
+from sluicegate.service.retention import SPEND_S, Retention, drop_file
 from sluicegate.settings import Settings
 from sluicegate.wiring import context
+from tests.adapters.test_store import PART, RUN
 from tests.web.conftest import Served, until_ended
 
 T = TypeVar("T")
@@ -117,3 +119,29 @@ def test_a_file_whose_content_is_gone_is_a_404_and_fails_its_batch(
     ended, _ = until_ended(client, batch)
     (problem,) = ended.errors.data
     assert ended.status == "failed" and "gone" in problem.message and problem.param == "input_file_id"
+
+
+async def test_what_a_tenant_spent_is_known_for_thirty_days_whatever_is_deleted(ctx: Context) -> None:
+    """The run goes after a minute; its tokens count until the days are over, and then nothing is left of them."""
+    clock = ctx.clock
+    assert isinstance(clock, Hand)
+    home = {"stage": Stage.COLLECTED, "cleaned": True, "collected_at": clock.at}
+    runs = [replace(RUN, id=f"run_{n}", tenant="a", state=RunState.FINISHED, finished_at=clock.at) for n in range(2)]
+    parts = [replace(PART, id=f"part_{n}", run=f"run_{n}", input_tokens=100, output_tokens=7, **home) for n in range(2)]
+    own = replace(RUN, id="run_9", state=RunState.FINISHED, finished_at=clock.at)  # of `sluicegate run`
+    await ctx.store.transact(lambda tx: tx.insert(*runs, *parts, own))
+    retention = Retention(ctx, keep_s=60.0, litter_s=3_600.0)
+
+    async def used() -> list[tuple[str, int, int]]:
+        return await ctx.store.read(lambda tx: tx.used_by_tenant("a", clock.now() - SPEND_S))
+
+    assert await used() == [("d", 200, 14)]
+    clock.at += 61.0
+    await retention.sweep()
+    assert [run.id for run in await ctx.store.read(lambda tx: tx.runs())] == ["run_9"]
+    assert await used() == [("d", 200, 14)]
+    assert await ctx.store.read(lambda tx: tx.used_by_tenant("b", 0.0)) == []
+    clock.at += SPEND_S + 86_400.0
+    assert await used() == []
+    await retention.sweep()
+    assert await ctx.store.read(lambda tx: tx.used_by_tenant("a", 0.0)) == []

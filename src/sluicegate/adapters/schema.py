@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-REVISION = "0006"
+REVISION = "0007"
 """The newest migration: a database of this revision needs none."""
 
 metadata = sa.MetaData()
@@ -193,3 +193,12 @@ client_batches = sa.Table(
     sa.Index("client_batches_by_fingerprint", "fingerprint", "created_at"),
     sa.Index("client_batches_once", "tenant", "idempotency", unique=True),
 )  # fmt: skip
+
+spend = sa.Table(
+    "spend", metadata,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("day", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("deployment", sa.Text, primary_key=True),
+    _int("input_tokens"), _int("output_tokens"),
+)  # fmt: skip
+"""What parts that are deleted had used, by the day (Unix seconds // 86,400) on which they came home."""

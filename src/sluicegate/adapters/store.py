@@ -39,6 +39,7 @@ Row = TypeVar(
 
 BUSY_TIMEOUT_MS: Final = 60_000
 EVENT_VERSION: Final = 1
+DAY_S: Final = 86_400
 
 _TABLES: Final[dict[type, sa.Table]] = {
     RunRow: schema.runs,
@@ -179,13 +180,41 @@ class SqlTx:
         )}  # fmt: skip
 
     def used_by_tenant(self, tenant: str, since: float) -> list[tuple[str, int, int]]:
-        p, r = schema.parts.c, schema.runs.c
+        p, r, kept = schema.parts.c, schema.runs.c, schema.spend.c
+        still_there = sa.select(p.deployment, p.input_tokens, p.output_tokens).where(
+            p.run == r.id, r.tenant == tenant, p.collected_at >= since
+        )
+        deleted = sa.select(kept.deployment, kept.input_tokens, kept.output_tokens).where(
+            kept.tenant == tenant, kept.day >= since // DAY_S
+        )
+        used = sa.union_all(still_there, deleted).subquery().c
         query = (
-            sa.select(p.deployment, sa.func.sum(p.input_tokens), sa.func.sum(p.output_tokens))
-            .where(p.run == r.id, r.tenant == tenant, p.collected_at >= since)
-            .group_by(p.deployment)
+            sa.select(used.deployment, sa.func.sum(used.input_tokens), sa.func.sum(used.output_tokens))
+            .group_by(used.deployment)
+            .order_by(used.deployment)
         )
         return [(name.rpartition("#")[2], int(given), int(got)) for name, given, got in self._connection.execute(query)]
+
+    def _keep_spend(self, run: str) -> None:
+        """Add what a tenant's run used to the sums that outlive it."""
+        p, r, t = schema.parts.c, schema.runs.c, schema.spend
+        day = sa.cast(p.collected_at / DAY_S, sa.BigInteger).label("day")
+        query = (
+            sa.select(r.tenant, day, p.deployment, sa.func.sum(p.input_tokens), sa.func.sum(p.output_tokens))
+            .where(p.run == r.id, r.id == run, r.tenant.is_not(None), p.collected_at.is_not(None))
+            .where(p.input_tokens + p.output_tokens > 0)
+            .group_by(r.tenant, day, p.deployment)
+        )
+        for tenant, on, deployment, given, got in self._connection.execute(query).all():
+            key = {"tenant": tenant, "day": on, "deployment": deployment}
+            more = {"input_tokens": t.c.input_tokens + given, "output_tokens": t.c.output_tokens + got}
+            if not self._update(t, *(t.c[name] == value for name, value in key.items()), **more):
+                first = key | {"input_tokens": given, "output_tokens": got}
+                self._connection.execute(sa.insert(t).values(**first))
+
+    def forget_spend(self, before: float) -> None:
+        t = schema.spend
+        self._connection.execute(sa.delete(t).where(t.c.day < before // DAY_S))
 
     def amend(self, kind: type[G], key: str, /, given: Mapping[str, Any] | None = None, **changes: Any) -> bool:
         t = _TABLES[kind]
@@ -216,6 +245,7 @@ class SqlTx:
         self._update(schema.batches, schema.batches.c.id == batch, **changes)
 
     def delete_run(self, run: str) -> None:
+        self._keep_spend(run)
         t = schema.ledger
         mine = t.c.part.in_(sa.select(schema.parts.c.id).where(schema.parts.c.run == run))
         closed = sa.select(t.c.part).where(mine).group_by(t.c.part).having(sa.func.sum(t.c.reserved + t.c.held) == 0)

@@ -20,6 +20,9 @@ UPLOAD_S: Final = 3_600.0
 """An upload takes parts for an hour (F§1.1)."""
 
 
+SPEND_S: Final = 30 * 86_400.0
+"""Limits of spend look back so far, whatever else was deleted meanwhile."""
+
 LOOKS: Final = 24
 """Looks for litter within the time after which it goes."""
 
@@ -80,6 +83,7 @@ class Retention:
         now = self._ctx.clock.now()
         if now >= self._looked_at + self._litter_s / LOOKS:
             self._looked_at = now
+            await self._ctx.store.transact(lambda tx: tx.forget_spend(now - SPEND_S))
             await self._drop_litter(now)
 
     async def _drop_uploads(self) -> None:

@@ -11,12 +11,11 @@ from typing import Final
 from sluicegate.core.prices import cost
 from sluicegate.core.tenancy import ClientBatchRow, FileRow
 from sluicegate.ports import Tx
-from sluicegate.service.retention import OPEN
+from sluicegate.service.retention import OPEN, SPEND_S
 from sluicegate.settings_gateway import TenantLimits
 from sluicegate.web.dialects import Problem
 from sluicegate.web.state import Gateway
 
-SPEND_S: Final = 30 * 86_400.0
 AFTER_S: Final = 60.0
 """When to come back where only the end of open batches helps."""
 
