@@ -124,5 +124,6 @@ class GatewaySettings(BaseSettings):
         "those of everybody.", section="Gateway", shown="{}",
     )  # fmt: skip
     gateway_keep: Seconds = setting(
-        2_592_000.0, "How long ended batches and their output files are kept.", section="Gateway", unit="duration", ge=0
-    )
+        2_592_000.0, "How long ended batches and their output files are kept, and input files without `expires_after` after "
+        "their last use (the upload, or the end of the last batch made of them).", section="Gateway", unit="duration", ge=0,
+    )  # fmt: skip

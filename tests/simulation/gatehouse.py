@@ -203,8 +203,7 @@ class Gatehouse:
         """What is not to be kept is gone: rows, runs, results, parts of uploads."""
 
         def read(tx: Tx) -> list[object]:
-            kept: list[object] = [*tx.find(ClientBatchRow), *tx.find(UploadPartRow)]
-            kept += [file for file in tx.find(FileRow) if file.purpose == "batch_output"]
+            kept: list[object] = [*tx.find(ClientBatchRow), *tx.find(UploadPartRow), *tx.find(FileRow)]
             return kept + [run for run in tx.runs() if run.tenant is not None]
 
         entries = self._play.store._connection.execute("SELECT count(*) FROM ledger").fetchone()[0]

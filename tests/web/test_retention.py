@@ -11,7 +11,8 @@ import pytest
 
 from sluicegate.adapters.store import SqlStore
 from sluicegate.core.lifecycle import RunState, Stage
-from sluicegate.core.tenancy import FileRow
+from sluicegate.core.tenancy import ClientBatchRow, FileRow
+from sluicegate.core.types import BatchStatus
 from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
 from sluicegate.service.context import Context
@@ -145,3 +146,37 @@ async def test_what_a_tenant_spent_is_known_for_thirty_days_whatever_is_deleted(
     assert await used() == []
     await retention.sweep()
     assert await ctx.store.read(lambda tx: tx.used_by_tenant("a", 0.0)) == []
+
+
+async def test_an_input_goes_some_time_after_its_last_use(ctx: Context) -> None:
+    """The upload, or the end of its last batch; not while one is open, and not before its client said."""
+    clock = ctx.clock
+    assert isinstance(clock, Hand)
+    rows = [file_row(f"file-{name}", blob=f"inputs/{name}.jsonl") for name in ("unused", "used", "open")]
+    rows.append(file_row("file-said", blob="inputs/said.jsonl", expires_at=clock.at + 90 * 86_400.0))
+    contents = [ctx.blobs.path(row.blob) for row in rows]
+    for content in contents:
+        content.write_text("{}")
+    batch = ClientBatchRow(
+        id="batch_used", tenant="a", key="k", input_file="file-used", input="inputs/used.jsonl", input_bytes=2,
+        endpoint="/v1/chat/completions", window="24h", metadata=None, status=BatchStatus.COMPLETED, fingerprint="p",
+        created_at=clock.at, due_at=clock.at, ended_at=clock.at + 50.0,
+    )  # fmt: skip
+    begun = replace(
+        batch, id="batch_open", input_file="file-open", input="inputs/open.jsonl", status=BatchStatus.IN_PROGRESS,
+        ended_at=None,
+    )  # fmt: skip
+    await ctx.store.transact(lambda tx: tx.insert(*rows, batch, begun))
+    retention = Retention(ctx, keep_s=60.0, litter_s=3_600_000.0)
+
+    async def left_at(at: float) -> list[str]:
+        clock.at = 1_000_000.0 + at
+        await retention.sweep()
+        left = [file.id.removeprefix("file-") for file in await ctx.store.read(lambda tx: tx.find(FileRow))]
+        assert sorted(content.stem for content in contents if content.exists()) == sorted(left)
+        return sorted(left)
+
+    assert await left_at(59.0) == ["open", "said", "unused", "used"]
+    assert await left_at(61.0) == ["open", "said", "used"]
+    assert await left_at(111.0) == ["open", "said"]
+    assert await left_at(86_400.0) == ["open", "said"]

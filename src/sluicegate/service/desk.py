@@ -83,7 +83,7 @@ class DeskPolicy:
     Attributes:
         active_max: Batches that are driven at once, and one more of each tenant that has none; others wait their turn,
             tenants taking turns.
-        keep_s: How long ended batches, their result files and their parts are kept.
+        keep_s: How long ended batches, their result files and their parts are kept, and inputs after their last use.
         blob_bytes_max: The largest input that is fetched from remote storage.
         litter_s: How long a blob is kept that no row names.
         strict: Refuse what the provider alone would refuse.

@@ -1,4 +1,4 @@
-"""What the gateway keeps, and for how long: files until they expire or are deleted, ended batches as the settings say."""
+"""What the gateway keeps, and for how long: ended batches and unused files as the settings say, or as their client said."""
 
 from __future__ import annotations
 
@@ -45,21 +45,31 @@ async def drop_parts(ctx: Context, upload: str) -> None:
     await ctx.store.transact(write)
 
 
-async def drop_file(ctx: Context, file: FileRow) -> None:
+async def drop_file(ctx: Context, file: FileRow, *, unused: bool = False) -> None:
     """Delete a file's row, then its content once no other file and no batch needs it.
 
     Two transactions: a crash between leaves content that no row names, which is litter. Were it one, a crash before its
     commit would leave a row without content.
+
+    Args:
+        unused: Only if no batch was made of it, as far as batches are kept.
     """
-    await ctx.store.transact(lambda tx: tx.remove(FileRow, file.id))
-    await drop_unneeded(ctx, file.blob)
+
+    def forget(tx: Tx) -> bool:
+        if unused and tx.find(ClientBatchRow, tenant=file.tenant, input_file=file.id):
+            return False
+        return tx.remove(FileRow, file.id)
+
+    if await ctx.store.transact(forget):
+        await drop_unneeded(ctx, file.blob)
 
 
 class Retention:
     """Sweeps a gateway's data folder from time to time.
 
     Args:
-        keep_s: How long ended batches are kept, with result files and parts.
+        keep_s: How long ended batches are kept, with result files and parts, and inputs without an expiry of their own
+            after their last use: the upload, or the end of the last batch made of them.
         litter_s: After so long a blob that no row names is litter: its maker died before it wrote the row.
     """
 
@@ -97,14 +107,17 @@ class Retention:
         ctx, keep_s = self._ctx, self._keep_s
         now = ctx.clock.now()
 
-        def read(tx: Tx) -> tuple[list[FileRow], list[ClientBatchRow]]:
-            expired = [file for file in tx.find(FileRow) if file.expires_at is not None and file.expires_at <= now]
-            ended = [
-                b for b in tx.find(ClientBatchRow, status=ENDS) if b.ended_at is not None and b.ended_at <= now - keep_s
-            ]
-            return expired, ended
+        def read(tx: Tx) -> tuple[list[FileRow], list[FileRow], list[ClientBatchRow]]:
+            batches = tx.find(ClientBatchRow)
+            ended = [b for b in batches if b.status in ENDS and b.ended_at is not None and b.ended_at <= now - keep_s]
+            going = {b.id for b in ended}
+            used = {b.input_file for b in batches if b.id not in going}
+            files = tx.find(FileRow)
+            expired = [file for file in files if file.expires_at is not None and file.expires_at <= now]
+            idle = [file for file in files if _may_idle(file, now - keep_s) and file.id not in used]
+            return expired, idle, ended
 
-        expired, ended = await ctx.store.transact(read)
+        expired, idle, ended = await ctx.store.transact(read)
         for file in expired:
             await drop_file(ctx, file)
         await prune(ctx, keep_s=keep_s, dry_run=False, tenants=True)
@@ -113,6 +126,8 @@ class Retention:
             for file in await ctx.store.transact(lambda tx, names=names: tx.find(FileRow, id=names)):  # type: ignore[misc]
                 await drop_file(ctx, file)
             await ctx.store.transact(lambda tx, id_=batch.id: tx.remove(ClientBatchRow, id_))  # type: ignore[misc]
+        for file in idle:
+            await drop_file(ctx, file, unused=True)
 
     async def _drop_litter(self, now: float) -> None:
         ctx = self._ctx
@@ -128,6 +143,11 @@ class Retention:
 
         if due:
             await ctx.store.transact(drop)
+
+
+def _may_idle(file: FileRow, before: float) -> bool:
+    """Whether an input goes once it was not used since: its client has said nothing of how long it is to be kept."""
+    return file.purpose == "batch" and file.expires_at is None and file.created_at <= before
 
 
 def _named(tx: Tx) -> set[str]:
