@@ -15,6 +15,7 @@ from tests.web.conftest import Served, until_ended
 
 QUICK: dict[str, Any] = {"validating": 0.1, "start": 0.1, "finalizing": 0.1}
 NAMES = {"gpt-4.1": "batch-one", "small": "batch-two", "also-small": "batch-two"}
+GHOSTS = {"ghost": "nope-secret-deployment", "spectre": "nope-secret-deployment"}
 
 
 def echo(line: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -79,6 +80,46 @@ def test_an_unknown_name_is_an_error_with_its_lines(named: Served) -> None:
         ("model_not_found", 2, "body.model"), ("model_not_found", 4, "body.model"),
     ]  # fmt: skip
     assert ended.errors.data[0].message == "The provided model 'nobody' is not supported by the Batch API."
+
+
+@pytest.fixture(scope="module")
+def haunted(two: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A gateway whose operator named deployments that are not there."""
+    options = ("--set", f"gateway_models={json.dumps(NAMES | GHOSTS)}")
+    served = Served(two.url, tmp_path_factory.mktemp("haunted"), options).start()
+    yield served
+    served.end()
+
+
+def test_requests_for_a_deployment_that_is_not_there_end_and_the_others_are_answered(haunted: Served) -> None:
+    """Errors under the client's names with their lines; the operator's name is shown nowhere; nothing is tried again."""
+    client = haunted.client()
+    ended = batch_of(client, "small", "ghost", "gpt-4.1", "spectre", "ghost")
+
+    answered = [json.loads(text) for text in client.files.content(ended.output_file_id).text.splitlines()]
+    errors = client.files.content(ended.error_file_id).text
+    assert ended.status == "completed" and [one["custom_id"] for one in answered] == ["0", "2"]
+    lines = [json.loads(text) for text in errors.splitlines()]
+    assert [(one["custom_id"], one["error"]["code"]) for one in lines] == [
+        (id_, "model_not_found") for id_ in ("1", "3", "4")
+    ]
+    assert [(e.code, e.line, e.message.split("'")[1]) for e in ended.errors.data] == [
+        ("model_not_found", 2, "ghost"), ("model_not_found", 4, "spectre"), ("model_not_found", 5, "ghost"),
+    ]  # fmt: skip
+    counts = ended.request_counts
+    assert (counts.total, counts.completed, counts.failed) == (5, 2, 3)
+    assert "secret" not in errors + ended.to_json()
+    assert not [text for text in haunted.said if f"batch {ended.id} waits" in text]
+
+
+def test_a_batch_of_nothing_else_fails_as_at_the_provider(haunted: Served) -> None:
+    """Its lines are in the batch's errors, under the client's name, and it has no files."""
+    ended = batch_of(haunted.client(), "ghost", "ghost")
+
+    assert ended.status == "failed" and ended.output_file_id is None and ended.error_file_id is None
+    assert [(e.code, e.line, e.message) for e in ended.errors.data] == [
+        ("model_not_found", line, "The provided model 'ghost' is not supported by the Batch API.") for line in (1, 2)
+    ]
 
 
 def test_the_list_of_models_is_what_may_be_named(named: Served) -> None:

@@ -1,9 +1,13 @@
-"""Close a tenant's run early (cancelled, or its time is up): what waits ends as errors, what was answered is kept (D5).
+"""Close a tenant's run early, or a part of it: what waits ends as errors, what was answered is kept (D5).
+
+Early means cancelled, or its time is up; a part of it are the requests of a deployment that the provider does not have.
 
 The run goes on being driven until every request is settled, so its output and error file come out as always.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.report import EventKind
@@ -11,6 +15,9 @@ from sluicegate.errors import BackendError, Conflict, NotFound
 from sluicegate.service.context import Context, note
 from sluicegate.service.giving_up import give_up
 from sluicegate.service.work import Work
+
+NO_MODEL: Final = "model_not_found"
+"""Code of the errors of requests whose deployment the provider does not have, and ``error`` of their part."""
 
 
 async def settle_waiting(ctx: Context, work: Work, closing: str) -> list[str]:
@@ -25,6 +32,23 @@ async def settle_waiting(ctx: Context, work: Work, closing: str) -> list[str]:
     code, _, message = closing.partition(": ")
     waits = await ctx.store.transact(lambda tx: tx.waiting(work.run.id))
     return [await give_up(ctx, work, group, spans, code, message) for (group, _), spans in waits.items()]
+
+
+async def settle_missing(ctx: Context, work: Work, deployment: str) -> list[str]:
+    """Let what waits for a deployment that the provider does not have end with error lines; the rest goes on.
+
+    The lines name what the client named, never the deployment, which is the operator's business.
+
+    Returns:
+        The keys of the sidecars that were written, for the joiner.
+    """
+    waits = await ctx.store.transact(lambda tx: tx.waiting(work.run.id))
+    keys = []
+    for (group, _), spans in waits.items():
+        if work.deployment_of(group) == deployment:
+            message = f"The provider runs no batches for the model '{work.groups[group].model}'."
+            keys.append(await give_up(ctx, work, group, spans, NO_MODEL, message))
+    return keys
 
 
 async def cancel_held(ctx: Context, run: str, asked: set[str]) -> None:

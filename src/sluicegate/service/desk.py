@@ -22,7 +22,7 @@ import msgspec
 from sluicegate.core.fairness import in_turn
 from sluicegate.core.lifecycle import RunState
 from sluicegate.core.report import Event, EventKind, Progress
-from sluicegate.core.rows import BatchRow, RunRow
+from sluicegate.core.rows import BatchRow, PartRow, RunRow
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.tenancy import ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus, Dialect
@@ -30,15 +30,15 @@ from sluicegate.errors import (
     AuthenticationFailed,
     BackendError,
     BlobRefused,
-    DeploymentNotFound,
     Interrupted,
     SluicegateError,
 )
 from sluicegate.ports import RemoteBlobs, Tx, Workers
 from sluicegate.service import prepare, runs, watcher
+from sluicegate.service.closing import NO_MODEL
 from sluicegate.service.context import Context
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
-from sluicegate.service.objections import lines_naming, objections
+from sluicegate.service.objections import SHOWN, lines_naming, objections
 from sluicegate.service.retention import OPEN, Retention, error_key, output_key
 
 LOG = logging.getLogger("sluicegate.gateway")
@@ -401,10 +401,6 @@ class Desk:
             await self._finish(batch, run.id)
         except Interrupted:
             return
-        except DeploymentNotFound as error:
-            closing = f"model_not_found: {str(error).split(': ')[0]}."
-            await ctx.store.transact(lambda tx: tx.update_run(run.id, closing=closing))
-            raise
         finally:
             self.progress.pop(batch.id, None)
             self._runs.pop(run.id, None)
@@ -480,17 +476,24 @@ class Desk:
 
     async def _end_of(self, run: RunRow, joined: BatchRow) -> tuple[BatchStatus, list[dict[str, Any]]]:
         """How a finished run's batch ends, and the errors of the batch as a whole."""
-        if run.closing is None:
-            return BatchStatus.COMPLETED, []
-        if run.closing in (CANCELLED, EXPIRED):
-            return BatchStatus.CANCELLED if run.closing == CANCELLED else BatchStatus.EXPIRED, []
-        code, _, message = run.closing.partition(": ")
-        name = message.partition("'")[2].rpartition("'")[0]
+        parts = await self._ctx.store.read(lambda tx: tx.parts(run=run.id))
+        without = [part for part in parts if part.error == NO_MODEL and part.provider_batch is None]
+        problems = await self._without_model(run, joined, without) if without else []
+        if run.closing is not None:
+            return BatchStatus.CANCELLED if run.closing == CANCELLED else BatchStatus.EXPIRED, problems
+        # With nothing but such errors it is what the provider itself would have said of the whole file.
+        nothing_else = joined.out_lines == 0 and joined.err_lines == sum(part.count for part in without)
+        return BatchStatus.FAILED if without and nothing_else else BatchStatus.COMPLETED, problems
+
+    async def _without_model(self, run: RunRow, joined: BatchRow, parts: list[PartRow]) -> list[dict[str, Any]]:
+        """The errors, by line, of requests for models that the provider does not have."""
+        groups = msgspec.json.decode(run.groups, type=list[tuple[str, str]])
         path = self._ctx.blobs.path(joined.index)
-        lines = await self._ctx.workers.blocking(lines_naming, path, name)
-        places: list[int | None] = [*lines] or [None]
-        problems = [{"code": code, "message": message, "param": "body.model", "line": line} for line in places]
-        return BatchStatus.COMPLETED if joined.out_lines else BatchStatus.FAILED, problems
+        problems: list[dict[str, Any]] = []
+        for name, message in sorted({(groups[part.group][1], part.reason) for part in parts}):
+            lines = await self._ctx.workers.blocking(lines_naming, path, name)
+            problems += [{"code": NO_MODEL, "message": message, "param": "body.model", "line": line} for line in lines]
+        return sorted(problems, key=lambda problem: problem["line"])[:SHOWN]
 
     async def _result_file(
         self, batch: ClientBatchRow, lines: int, kind: str, *, always: bool = False
@@ -512,7 +515,6 @@ class Desk:
 
 REASONS: Final = {
     "AuthenticationFailed": "the provider refuses the gateway's credentials",
-    "DeploymentNotFound": "the provider does not know the deployment",
     "Throttled": "the provider asks the gateway to slow down",
     "StateUnusable": "the gateway's data folder cannot be used",
     "CostLimitExceeded": "the gateway's cost limit is reached",

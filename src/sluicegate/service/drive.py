@@ -77,6 +77,7 @@ class _State:
     refusal: str | None = None
     learned: str | None = None
     cancelled: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
 
 
 class Driver:
@@ -173,6 +174,7 @@ class Driver:
             if run.closing is not None:
                 await self._close(run.closing)
             else:
+                await self._settle_missing()
                 await self._admit(live, refused)
             await self._write()
             await self._report(live)
@@ -199,6 +201,19 @@ class Driver:
             await self._take_in(key)
         await closer.cancel_held(self._ctx, self._run_id, self._state.cancelled)
         await self._drop_refused_files()
+
+    async def _settle_missing(self) -> None:
+        """A tenant's requests for a deployment that the provider does not have end; its other requests go on."""
+        for name in sorted(self._state.missing) if self._run.tenant is not None else ():
+            for key in await closer.settle_missing(self._ctx, self._work, name):
+                await self._take_in(key)
+
+    async def _lacks(self, error: DeploymentNotFound, part: PartRow) -> None:
+        """The provider has no such deployment: raise it, but for a tenant's run, which goes on without."""
+        self._state.missing.add(part.deployment.rpartition("#")[2])
+        if self._run.tenant is None:
+            raise error
+        await note(self._ctx, EventKind.FINDING, str(error), run=part.run, part=part.id, message=str(error))
 
     async def _live(self) -> frozenset[str]:
         """Runs that living processes drive."""
@@ -250,14 +265,17 @@ class Driver:
     async def _collect(self, part: PartRow) -> None:
         ctx = self._ctx
         if part.status == "failed" and (part.error or "").startswith(NO_DEPLOYMENT):
+            self._state.missing.add(part.deployment.rpartition("#")[2])  # before its requests wait again
             await collector.give_back(ctx, part)
             name = self._work.deployment_of(part.group)
             why = (part.error or "").rstrip(".")
-            raise DeploymentNotFound(
+            error = DeploymentNotFound(
                 f"the provider cannot run batches on {name!r}: {why}. On Azure, `model` is the name of a Global "
                 "Batch or Data Zone Batch deployment of this very resource; --deployment NAME sends every line to one. "
                 "The same command goes on once that is mended"
             )
+            await self._lacks(error, part)
+            return
         try:
             collected = await collector.collect(ctx, self._work, part)
         except BackendError as error:
@@ -448,7 +466,10 @@ class Driver:
             if fresh and not await scheduler.still_fits(self._ctx, part):
                 await submitter.withdraw(self._ctx, part.id)
                 return
-            await submitter.submit(self._ctx, self._work, part.id, fresh=fresh)
+            try:
+                await submitter.submit(self._ctx, self._work, part.id, fresh=fresh)
+            except DeploymentNotFound as error:
+                await self._lacks(error, part)
 
     async def _end_tasks(self) -> None:
         tasks = list(self._state.tasks.values())

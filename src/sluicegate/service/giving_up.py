@@ -32,7 +32,7 @@ async def give_up(ctx: Context, work: Work, group: int, positions: Spans, code: 
         url=work.groups[group].url, group=group, stage=Stage.COLLECTED, requests=str(positions), retries="{}",
         count=len(positions), tokens=0, quarter_chars=0, bytes=0, charge=0, attempt=0, fill=0, unproven=False,
         probing=False, reason=message, created_at=ctx.clock.now(), blob=f"parts/{key}", failed=len(positions),
-        cleaned=True,
+        cleaned=True, error=code,
     )  # fmt: skip
 
     def write(tx: Tx) -> None:
