@@ -6,10 +6,25 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from sluicegate.core.admission import PARTS_USUAL
+from sluicegate.core.belief import Pace
 from sluicegate.core.report import QuotaRow
 
 USUAL_LIFE_S: Final = 600.0
 """How long a provider batch lives where nothing was measured: published samples end after 4 to 13 minutes (F§2.2)."""
+
+
+def drain_s(tokens: int, *, limit: int | None, pace: Pace) -> float | None:
+    """Seconds until ``tokens`` have gone through a deployment: one life of a batch, and their time at its rate.
+
+    The rate is one limit per life of a batch, or the one that was measured, whichever is slower. None if a batch's life or
+    the limit is not known.
+    """
+    if pace.hold_s is None or not limit:
+        return None
+    rate = limit / max(pace.hold_s, 1e-3)
+    if pace.rate is not None and pace.ended >= 3:
+        rate = min(rate, pace.rate)
+    return (pace.hold_s if tokens else 0.0) + tokens / rate
 
 
 def plan(

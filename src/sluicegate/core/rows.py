@@ -178,7 +178,8 @@ class ResourceRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandRow:
-    """What a live run could still submit to a deployment, in ledger tokens, and the cap it was told."""
+    """What a run could still submit to a deployment when it last turned, or began, in ledger tokens, and the cap it was
+    told."""
 
     run: str
     deployment: str

@@ -37,6 +37,7 @@ from sluicegate.ports import RemoteBlobs, Tx, Workers
 from sluicegate.service import prepare, runs, watcher
 from sluicegate.service.closing import NO_MODEL
 from sluicegate.service.context import Context
+from sluicegate.service.drive import live_runs
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
 from sluicegate.service.objections import SHOWN, lines_naming, objections
 from sluicegate.service.retention import OPEN, Retention, error_key, output_key
@@ -100,7 +101,7 @@ class DeskPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Where a driven batch stands, what its driver's trouble is, in words, and how many are before one that waits."""
+    """Where a driven batch stands, what its driver's trouble is, in words, and its place among its tenant's that wait."""
 
     progress: Progress | None = None
     trouble: str | None = None
@@ -232,15 +233,19 @@ class Desk:
         entered = [b for b in ready if b.run is not None]
         for batch in _turns(entered, self._drives, open_, self._policy.active_max, one_each=True):
             self._start(self._drives, batch.id, partial(self._drive, batch))
-        self._line_up([b for b in entered if b.id not in self._drives])
+        self._line_up(open_)
         if now >= self._swept_at + SWEEP_S and not self._sweeps:
             self._swept_at = now
             self._start(self._sweeps, SWEEP, self._retention.sweep)
 
-    def _line_up(self, waiting: list[ClientBatchRow]) -> None:
-        """Note the places of batches that wait to be driven."""
-        waiting = sorted(waiting, key=lambda b: (b.due_at, b.created_at, b.id))
-        self._positions = {batch.id: i for i, batch in enumerate(waiting, 1)}
+    def _line_up(self, open_: list[ClientBatchRow]) -> None:
+        """Note each batch's place among those of its tenant that have requests waiting, in the order of :mod:`fairness`."""
+        self._positions = {}
+        places: dict[str, int] = {}
+        for batch in sorted(open_, key=lambda b: (b.due_at, b.created_at, b.id)):
+            progress = self.progress.get(batch.id)
+            if batch.status is BatchStatus.IN_PROGRESS and (progress is None or progress.waiting):
+                places[batch.tenant] = self._positions[batch.id] = places.get(batch.tenant, 0) + 1
 
     def _start(
         self, tasks: dict[str, asyncio.Task[None]], id_: str, work: Callable[[], Coroutine[Any, Any, None]]
@@ -521,6 +526,16 @@ REASONS: Final = {
     "BlobUnavailable": "the blob storage does not answer",
 }
 """What a client reads of trouble: our words, so that no key, endpoint or text of the provider's gets out."""
+
+
+async def open_runs(ctx: Context) -> frozenset[str]:
+    """Runs whose waiting requests a quota row counts: those that living processes drive, and all of tenants.
+
+    Asked by the gateway, which drives all of its tenants' runs sooner or later.
+    """
+    live = await live_runs(ctx)
+    unfinished = await ctx.store.read(lambda tx: tx.runs(unfinished=True))
+    return live | {run.id for run in unfinished if run.tenant is not None}
 
 
 def _abroad(batch: ClientBatchRow) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sluicegate.core import belief
+from sluicegate.core import belief, forecast
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.report import Progress, QuotaRow
-from sluicegate.core.rows import DeploymentRow, RunRow
+from sluicegate.core.rows import DeploymentRow, RunRow, scope
 from sluicegate.ports import Tx
 from sluicegate.service import scheduler
 from sluicegate.service.context import Policy
@@ -29,13 +29,10 @@ def quota(
     next_release = None
     if pace.hold_s is not None and ours:
         next_release = max(now, min((p.held_at or now) + pace.hold_s for p in ours))
+    drain_s = forecast.drain_s(waiting, limit=limits.limit, pace=pace)
     idle_at = None
-    if pace.hold_s is not None and limits.limit:
-        # What waits goes through at one limit per life of a batch, or at the rate measured, whichever is slower.
-        rate = limits.limit / max(pace.hold_s, 1e-3)
-        if pace.rate is not None and pace.ended >= 3:
-            rate = min(rate, pace.rate)
-        idle_at = now + (pace.hold_s if ours or waiting else 0.0) + waiting / rate
+    if drain_s is not None and pace.hold_s is not None:
+        idle_at = now + (drain_s if waiting or not ours else pace.hold_s)
     return QuotaRow(
         deployment=row.name, resource=row.resource, model=row.model or policy.models.get(row.name),
         limit=limits.limit, limit_source=limits.source, reserved=stands.balance.reserved, held=held,
@@ -44,6 +41,16 @@ def quota(
         calibration=round(max(known.tokens_factor, known.chars_factor), 4), next_release_at=next_release,
         idle_at=idle_at, observed_at=seen.listed_at if seen and seen.listed_at else None, paused=row.paused,
     )  # fmt: skip
+
+
+def _alone_s(tx: Tx, run: RunRow, row: QuotaRow) -> float | None:
+    """Seconds that what a run has under way and waiting would take on a deployment if nothing else waited there."""
+    deployment = tx.deployment(scope(run.resource, row.deployment))
+    assert deployment is not None, "a quota row is of a deployment that is known"
+    mine = sum(d.tokens for d in tx.demands(deployment.id) if d.run == run.id)
+    pace = belief.load(deployment.belief).pace
+    alone = forecast.drain_s(mine, limit=row.limit, pace=pace)
+    return pace.hold_s if alone == 0.0 else alone
 
 
 def progress(
@@ -71,6 +78,13 @@ def progress(
         late = now + left / rate
         idle = [row.idle_at for row in rows if row.idle_at is not None]
         finish = min(late, max(idle)) if idle else late
+    elif rows and left:
+        # Nothing is home yet: by what other batches there took, alone at the earliest, after all that waits at the latest.
+        alone = [_alone_s(tx, run, row) for row in rows]
+        after = [row.idle_at for row in rows]
+        if None not in alone and None not in after:
+            finish = now + max(s for s in alone if s is not None)
+            late = max(finish, *(at for at in after if at is not None))
     return Progress(
         at=now, started_at=started_at, total=run.requests, waiting=waiting, enqueued=under_way, done=settled - failed,
         failed=failed, tokens_total=run.tokens, tokens_done=done_tokens,

@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from sluicegate.core import join
+from sluicegate.core import belief, join
 from sluicegate.core.index import Flag, Group
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState
-from sluicegate.core.rows import BatchRow, RunRow
+from sluicegate.core.rows import BatchRow, DemandRow, RunRow, scope
 from sluicegate.core.rules import CheckRules
+from sluicegate.core.waiting import Spans
 from sluicegate.errors import InputChanged, InputRefused, UsageError
 from sluicegate.ports import Tx, Workers
 from sluicegate.service import collector
@@ -24,7 +25,7 @@ from sluicegate.service.context import Context
 from sluicegate.service.drive import BAD
 from sluicegate.service.giving_up import in_one
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, copy_in_sync, inspect
-from sluicegate.service.work import load
+from sluicegate.service.work import Work, load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,9 +228,24 @@ async def enter(
         tx.insert(run, *batches)
         for group, spans in enumerate(good):
             tx.set_waiting(run.id, group, 0, spans)
+        if run.tenant is not None:  # it may wait a while until it is driven, and quota rows count what waits
+            _demand(tx, ctx, work, good, now)
         return run
 
     return await ctx.store.transact(write)
+
+
+def _demand(tx: Tx, ctx: Context, work: Work, waits: Sequence[Spans], now: float) -> None:
+    """Write what a new run could submit, by deployment, as its driver will once it turns."""
+    tokens: dict[str, int] = {}
+    for group, spans in enumerate(waits):
+        name = scope(work.run.resource, work.deployment_of(group))
+        row = tx.deployment(name)
+        known = belief.load(row.belief) if row is not None else belief.Belief()
+        if spans:
+            tokens[name] = tokens.get(name, 0) + known.charge(*work.sums(spans), ctx.policy.margin)
+    for name, sum_ in tokens.items():
+        tx.put_demand(DemandRow(run=work.run.id, deployment=name, tokens=sum_, cap=work.run.cap, at=now))
 
 
 def names_text(names: Mapping[str, str]) -> str | None:

@@ -16,7 +16,7 @@ from sluicegate.core.tenancy import ClientBatchRow
 from sluicegate.errors import SluicegateError
 from sluicegate.ports import Tx
 from sluicegate.service import overview
-from sluicegate.service.drive import live_runs
+from sluicegate.service.desk import open_runs
 from sluicegate.web.dialects import Problem
 from sluicegate.web.metrics import CONTENT_TYPE_LATEST, Reading
 from sluicegate.web.state import Gateway, caller_of, gateway_of
@@ -75,7 +75,7 @@ async def metrics(request: Request) -> Response:
         await caller_of(request)
     ctx, desk = gateway.ctx, gateway.desk
     wrong = await wrong_with(gateway)
-    live = await live_runs(ctx)
+    live = await open_runs(ctx)
     now = ctx.clock.now()
 
     def read(tx: Tx) -> Reading:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from sluicegate.core.forecast import when
 from sluicegate.core.tenancy import FileRow
 from sluicegate.service import overview
-from sluicegate.service.drive import live_runs
+from sluicegate.service.desk import open_runs
 from sluicegate.service.intake import Inspection
 from sluicegate.web.dialects import Problem, not_found
 from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
@@ -28,7 +28,7 @@ CHECKING: Final = asyncio.Semaphore(2)
 async def _rows(request: Request) -> list[dict[str, Any]]:
     await caller_of(request)
     ctx = gateway_of(request).ctx
-    live = await live_runs(ctx)
+    live = await open_runs(ctx)
     now = ctx.clock.now()
     return await ctx.store.read(
         lambda tx: [
@@ -97,7 +97,7 @@ async def _answer(gateway: Gateway, name: str, blob: str | None, content: bytes)
 
 async def _forecasts(gateway: Gateway, inspection: Inspection) -> dict[str, Any]:
     ctx = gateway.ctx
-    live = await live_runs(ctx)
+    live = await open_runs(ctx)
     now = ctx.clock.now()
     rows = await ctx.store.read(
         lambda tx: {

@@ -60,8 +60,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
         request_counts=_object("total:i completed:i failed:i"),
         usage=_object("input_tokens:i output_tokens:i total_tokens:i"),
         sluicegate=_object(
-            "waiting_requests:i held_tokens:i reserved_tokens:i parts:i expected_at:i? expected_at_latest:i? reasons:a "
-            "position:i?",
+            "waiting_requests:i waiting_tokens:i held_tokens:i reserved_tokens:i parts:i expected_at:i? "
+            "expected_at_latest:i? reasons:a position:i?",
             reasons={"type": "array", "items": {"type": "string"}},
         ),
     ),
@@ -95,9 +95,9 @@ BATCH: Final = {
     "cancelled_at": None, "request_counts": {"total": 1800, "completed": 640, "failed": 0},
     "usage": {"input_tokens": 104200, "output_tokens": 38100, "total_tokens": 142300}, "metadata": {"team": "search"},
     "sluicegate": {
-        "waiting_requests": 980, "held_tokens": 29120, "reserved_tokens": 0, "parts": 14, "expected_at": 1795500400,
-        "expected_at_latest": 1795500900, "reasons": ["gpt-4.1: the gate is full: 29,120 of 30,000 tokens"],
-        "position": None,
+        "waiting_requests": 980, "waiting_tokens": 165400, "held_tokens": 29120, "reserved_tokens": 0, "parts": 14,
+        "expected_at": 1795500400, "expected_at_latest": 1795500900,
+        "reasons": ["gpt-4.1: the gate is full: 29,120 of 30,000 tokens"], "position": 1,
     },
 }  # fmt: skip
 PART: Final = {

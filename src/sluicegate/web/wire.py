@@ -76,9 +76,12 @@ def _own(tx: Tx, batch: ClientBatchRow, parts: list[PartRow], outlook: Outlook) 
         reasons = ["the input file is being checked, or waits for it"]
     else:
         reasons = ["waits for its turn among the tenant's batches"]
-    waits = tx.waiting(batch.run) if batch.run else {}
+    waits = sum(len(spans) for spans in tx.waiting(batch.run).values()) if batch.run else 0
+    run = tx.run(batch.run) if batch.run and waits else None
     return {
-        "waiting_requests": sum(len(spans) for spans in waits.values()),
+        "waiting_requests": waits,
+        # Their share of the batch's estimate: what each of them counts is in the index, which is too much to read here.
+        "waiting_tokens": round(run.tokens * waits / run.requests) if run is not None else 0,
         "held_tokens": sum(part.charge for part in parts if part.stage is Stage.HELD),
         "reserved_tokens": sum(part.charge for part in parts if part.stage in (Stage.RESERVED, Stage.SUBMITTING)),
         "parts": sum(1 for part in parts if part.provider_batch),
