@@ -195,6 +195,8 @@ async def inspect(
 ) -> Inspection:
     """Check and count inputs. Problems are returned, not raised.
 
+    Whatever takes time in proportion to the lines is done by ``workers``: the caller's event loop serves others meanwhile.
+
     Args:
         counter: Gives the Counter, in whichever process the scan runs: a module-level function.
         on_progress: Called with (bytes done, bytes in all).
@@ -220,13 +222,7 @@ async def inspect(
                     break
                 first = waiting.popleft()
                 scan = first if isinstance(first, Scan) else await first
-                ordinal = len(index)
-                index.extend(scan.index, lines_before=lines)
-                found.problems.absorb(scan, lines)
-                found.bad += [
-                    BadRequest(source=number, ordinal=ordinal + o, custom_id=c, code=code, message=message)
-                    for o, c, code, message in scan.bad
-                ]
+                await workers.blocking(_absorb, found, number, index, scan, lines)
                 lines += scan.lines
                 done += min(CHUNK, max(0, total - done))
                 if on_progress is not None:
@@ -240,8 +236,19 @@ async def inspect(
             await workers.blocking(_whole_file_rules, found, number, source, rules)
         if not index.groups and len(index):
             index.groups.append(Group("", ""))
-    _mark_shared_ids(found)
+    await workers.blocking(_mark_shared_ids, found)
     return found
+
+
+def _absorb(found: Inspection, number: int, index: Index, scan: Scan, lines: int) -> None:
+    """Add what a byte range of an input brought to its index and to the findings."""
+    ordinal = len(index)
+    index.extend(scan.index, lines_before=lines)
+    found.problems.absorb(scan, lines)
+    found.bad += [
+        BadRequest(source=number, ordinal=ordinal + o, custom_id=c, code=code, message=message)
+        for o, c, code, message in scan.bad
+    ]
 
 
 def _whole_file_rules(found: Inspection, number: int, source: InputSource, rules: CheckRules) -> None:

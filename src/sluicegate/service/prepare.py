@@ -213,12 +213,12 @@ async def enter(
     run = RunRow(
         id=run_id, digest=digest, state=RunState.ACTIVE, resource=ctx.backend.resource, dialect=ctx.backend.dialect,
         groups=msgspec.json.encode([(g.url, g.model) for g in groups]).decode(), redirect=request.redirect,
-        cap=request.cap, requests=first, tokens=sum(sum(index.tokens) for index in inspection.indexes), serial=0,
+        cap=request.cap, requests=first, tokens=await ctx.workers.blocking(lambda: inspection.tokens), serial=0,
         created_at=now, tenant=request.tenant, due_at=request.due_at, names=names_text(request.names),
     )  # fmt: skip
     work = await ctx.workers.blocking(load, run, batches, ctx.blobs)
     await _set_bad_aside(ctx, run, work.order, inspection, batches)
-    good = work.good()
+    good = await ctx.workers.blocking(work.good)
 
     def write(tx: Tx) -> RunRow:
         # Another process may have entered the same inputs since known_run: two runs would pay for them twice.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,6 @@ from sluicegate.core.forecast import when
 from sluicegate.core.tenancy import FileRow
 from sluicegate.service import overview
 from sluicegate.service.desk import open_runs
-from sluicegate.service.intake import Inspection
 from sluicegate.web.dialects import Problem, not_found
 from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
 
@@ -71,7 +71,8 @@ async def check(request: Request) -> Response:
             400, "invalid_value", "Missing required parameter: 'input_file_id' or 'lines'.", param="input_file_id"
         )
     found = await gateway.ctx.store.read(lambda tx: tx.find(FileRow, id=file_id, **caller.sees))
-    if not found:
+    ctx = gateway.ctx
+    if not found or not await ctx.workers.blocking(ctx.blobs.path(found[0].blob).exists):
         raise not_found(request, "file", file_id)
     return await _answer(gateway, found[0].id, found[0].blob, b"")
 
@@ -91,11 +92,12 @@ async def _answer(gateway: Gateway, name: str, blob: str | None, content: bytes)
                 inspection = await gateway.desk.inspect(name, aside)
             finally:
                 path.unlink(missing_ok=True)
-    report = inspection.to_json(limit=gateway.settings.limit, dialect=gateway.ctx.backend.dialect)
-    return JSONResponse(report | {"deployments": await _forecasts(gateway, inspection)})
+    limit, dialect = gateway.settings.limit, gateway.ctx.backend.dialect
+    report = await gateway.ctx.workers.blocking(partial(inspection.to_json, limit=limit, dialect=dialect))
+    return JSONResponse(report | {"deployments": await _forecasts(gateway, report["by_model"])})
 
 
-async def _forecasts(gateway: Gateway, inspection: Inspection) -> dict[str, Any]:
+async def _forecasts(gateway: Gateway, by_model: dict[str, dict[str, int]]) -> dict[str, Any]:
     ctx = gateway.ctx
     live = await open_runs(ctx)
     now = ctx.clock.now()
@@ -111,5 +113,5 @@ async def _forecasts(gateway: Gateway, inspection: Inspection) -> dict[str, Any]
         name: when(rows[served.get(name, name)], tokens=sums["tokens"], largest=sums["largest"], now=now)
         if served.get(name, name) in rows
         else unknown
-        for name, sums in inspection.by_model.items()
+        for name, sums in by_model.items()
     }
