@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import openai
 import pytest
 
 from sluicegate.adapters.store import SqlStore
@@ -180,3 +181,32 @@ async def test_an_input_goes_some_time_after_its_last_use(ctx: Context) -> None:
     assert await left_at(61.0) == ["open", "said", "used"]
     assert await left_at(111.0) == ["open", "said"]
     assert await left_at(86_400.0) == ["open", "said"]
+
+
+def test_results_expire_when_their_batch_was_asked_to_let_them(
+    gateway: Served, requests_file: Callable[..., Path]
+) -> None:
+    """``output_expires_after`` counts from the making of the output file, and what makes no sense is refused as such."""
+    client = gateway.client()
+    file = client.files.create(file=requests_file(2), purpose="batch")
+    wanted: Any = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    after = {"anchor": "created_at", "seconds": 7_200}
+    batch = client.batches.create(**wanted, output_expires_after=after)  # type: ignore[arg-type]
+    again = client.batches.create(
+        **wanted, output_expires_after=after, extra_headers={"x-stainless-retry-count": "1"}  # type: ignore[arg-type]
+    )  # fmt: skip
+    plain, _ = until_ended(client, client.batches.create(**wanted))
+    ended, _ = until_ended(client, batch)
+
+    made = client.files.retrieve(ended.output_file_id)
+    assert made.expires_at is not None and made.expires_at - made.created_at == 7_200
+    assert client.files.retrieve(plain.output_file_id).expires_at is None
+    assert again.id == batch.id != plain.id
+    for wrong in (
+        {"anchor": "now", "seconds": 7_200},
+        {"anchor": "created_at", "seconds": 5},
+        {"anchor": "created_at"},
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.batches.create(**wanted, output_expires_after=wrong)  # type: ignore[arg-type]
+        assert "output_expires_after" in str(refused.value.body)

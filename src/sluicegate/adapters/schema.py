@@ -188,6 +188,7 @@ client_batches = sa.Table(
     _time("finalizing_at"), _time("cancelling_at"), _time("ended_at"),
     sa.Column("dialect", sa.Text, nullable=False, server_default="openai"),
     _text("input_blob", null=True), _text("output_blob", null=True), _text("error_blob", null=True),
+    _int("output_seconds", null=True),
     sa.Index("client_batches_by_tenant", "tenant", "created_at", "id"),
     sa.Index("client_batches_by_status", "status"),
     sa.Index("client_batches_by_fingerprint", "fingerprint", "created_at"),

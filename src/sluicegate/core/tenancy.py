@@ -100,6 +100,7 @@ class ClientBatchRow:
         dialect: The one in which it was created; results come as this provider gives them.
         reason: Why it does not move, in words, or None.
         input_blob, output_blob, error_blob: URLs where its input is and its results go, instead of files.
+        output_seconds: How long its output and error files are kept, or None: as the settings say.
     """
 
     id: str
@@ -132,3 +133,4 @@ class ClientBatchRow:
     input_blob: str | None = None
     output_blob: str | None = None
     error_blob: str | None = None
+    output_seconds: int | None = None

@@ -511,10 +511,13 @@ class Desk:
         if not lines:
             await self._ctx.workers.blocking(path.touch)
         digest = await self._ctx.workers.blocking(_digest, str(path))
+        now = self._ctx.clock.now()
+        # They go with the batch at the latest.
+        kept_s = None if batch.output_seconds is None else min(batch.output_seconds, self._policy.keep_s)
         return FileRow(
             id=f"file-{kind}-{batch.id.removeprefix('batch_')}", tenant=batch.tenant, filename=f"{batch.id}_{kind}.jsonl",
             purpose="batch_output", bytes=path.stat().st_size, lines=lines, sha256=digest, blob=blob,
-            created_at=self._ctx.clock.now(),
+            created_at=now, expires_at=None if kept_s is None else now + kept_s,
         )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from sluicegate.ports import Tx
 from sluicegate.service.desk import Desk, Outlook
 from sluicegate.web.auth import Caller
 from sluicegate.web.dialects import Family, Problem, family_of, not_found
+from sluicegate.web.files import expiry_of
 from sluicegate.web.limits import check_create
 from sluicegate.web.paging import cut_out, listing, page
 from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
@@ -45,6 +46,7 @@ class Wanted:
     metadata: str | None
     input_blob: str | None = None
     folder: str | None = None
+    output_seconds: int | None = None
 
     def fingerprint(self, caller: Caller) -> str:
         """Equal for repeats of one create."""
@@ -53,6 +55,8 @@ class Wanted:
         )  # fmt: skip
         if self.input_blob is not None:
             content += (self.input_blob, self.folder)
+        if self.output_seconds is not None:
+            content += (str(self.output_seconds),)
         return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
@@ -81,7 +85,9 @@ def _wanted(body: dict[str, Any], family: Family, desk: Desk, *, strict: bool) -
                       param="completion_window")  # fmt: skip
     return Wanted(
         input_file=input_file, endpoint=served[endpoint.removeprefix("/v1")], window=window, window_s=seconds,
-        metadata=_metadata(body.get("metadata")), **(_blobs(body, blob, desk) if blob is not None else {}),
+        metadata=_metadata(body.get("metadata")),
+        output_seconds=expiry_of(body.get("output_expires_after"), family.dialect, "output_expires_after"),
+        **(_blobs(body, blob, desk) if blob is not None else {}),
     )  # fmt: skip
 
 
@@ -217,7 +223,7 @@ def _new(
         id=gateway.ctx.ids.new("batch"), tenant=caller.tenant, key=caller.key, input_file=files[0].id,
         input=files[0].blob, input_bytes=files[0].bytes, endpoint=wanted.endpoint, window=wanted.window,
         metadata=wanted.metadata, status=BatchStatus.VALIDATING, fingerprint=wanted.fingerprint(caller), created_at=now,
-        due_at=now + wanted.window_s, idempotency=idempotency, dialect=dialect,
+        due_at=now + wanted.window_s, idempotency=idempotency, dialect=dialect, output_seconds=wanted.output_seconds,
     )  # fmt: skip
 
 
@@ -233,6 +239,7 @@ def _of_blob(
         window=wanted.window, metadata=None, status=BatchStatus.VALIDATING, fingerprint=wanted.fingerprint(caller),
         created_at=now, due_at=now + wanted.window_s, idempotency=idempotency, dialect=dialect,
         input_blob=wanted.input_blob, output_blob=f"{place}/results.jsonl", error_blob=f"{place}/errors.jsonl",
+        output_seconds=wanted.output_seconds,
     )  # fmt: skip
 
 

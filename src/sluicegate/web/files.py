@@ -145,24 +145,25 @@ async def enter_file(
     return row
 
 
-def seconds_of(given: object, dialect: Dialect) -> int:
+def seconds_of(given: object, dialect: Dialect, name: str = "expires_after") -> int:
     """``expires_after.seconds`` as a form or JSON gives it, or a Problem (400)."""
     text = str(given) if not isinstance(given, bool) else ""
     seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
     least, most = EXPIRES_S[dialect]
     if not least <= seconds <= most:
-        raise Problem(400, "invalid_value", f"expires_after.seconds is from {least} to {most}.", param="expires_after")
+        raise Problem(400, "invalid_value", f"{name}.seconds is from {least} to {most}.", param=name)
     return seconds
 
 
-def expiry_of(given: object, dialect: Dialect) -> int | None:
-    """Seconds of ``expires_after`` in a JSON body, None if it is absent, or a Problem (400)."""
+def expiry_of(given: object, dialect: Dialect, name: str = "expires_after") -> int | None:
+    """Seconds of the field ``name`` in a JSON body, ``given`` is its value: None if it is absent, or a Problem (400)."""
     if given is None:
         return None
     if not isinstance(given, dict) or given.get("anchor") != "created_at":
-        text = "Invalid value for expires_after: its anchor is 'created_at'."
-        raise Problem(400, "invalid_value", text, param="expires_after")
-    return seconds_of(given.get("seconds"), dialect)
+        raise Problem(400, "invalid_value", f"Invalid value for {name}: its anchor is 'created_at'.", param=name)
+    if given.get("seconds") is None:
+        raise Problem(400, "missing_required_parameter", f"Missing required parameter: '{name}.seconds'.", param=name)
+    return seconds_of(given["seconds"], dialect, name)
 
 
 def plain(name: str) -> str:

@@ -204,7 +204,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
             403: "The tenant may never open such a batch.", 422: "The `Idempotency-Key` was used for another create.",
             429: "The tenant has as many open as it may, or creates too fast; `retry-after` says when to come back.",
         },
-        body=_object("input_file_id:s endpoint:s completion_window:s", "metadata:o?",
+        body=_object("input_file_id:s endpoint:s completion_window:s", "metadata:o? output_expires_after:o?",
                      completion_window={"type": "string", "description": "`1h` to `7d`"}),
         sent={"input_file_id": "file-9f1c", "endpoint": "/v1/chat/completions", "completion_window": "24h",
               "metadata": {"team": "search"}},

@@ -1,4 +1,4 @@
-"""What deleted parts had used, for limits of spend"""
+"""What deleted parts had used, for limits of spend; how long a batch's results are kept"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,3 +19,5 @@ def upgrade() -> None:
         sa.Column("output_tokens", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "day", "deployment"),
     )
+    with op.batch_alter_table("client_batches", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("output_seconds", sa.BigInteger(), nullable=True))
