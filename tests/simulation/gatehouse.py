@@ -120,7 +120,8 @@ class Gatehouse:
         if not fate.dead and not turning.done():
             desk.stop()
             await asyncio.wait({turning, events[0]}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (turning, *events, *desk._drives.values(), *desk._checks.values(), *desk._sweeps.values()):
+        lanes = (desk._drives, desk._checks, desk._joins, desk._sweeps)
+        for task in (turning, *events, *(task for lane in lanes for task in lane.values())):
             task.cancel()
         if not fate.dead and not self._closing.is_set() and not fate.stop.is_set():
             self._play.fail("the gateway's loop ended by itself")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -94,3 +95,41 @@ async def test_an_end_is_expected_before_anything_is_home_if_others_have_shown_t
     await store.close()
     # One life of a batch, and 1,000 tokens in each further 100 s.
     assert (found.finish_at, found.finish_at_late) == ((5_300.0, 5_500.0) if known else (None, None))
+
+
+def test_a_batch_is_finalizing_while_its_output_is_written(tmp_path: Path, requests_file: Callable[..., Path]) -> None:
+    """From the last answer on, with its counts and its time; a pipe in the output's place holds the writing up."""
+    with local_emulator(clock="hand") as provider:
+        served = Served(provider.url, tmp_path / "state", ("--limit", "30K")).start()
+        try:
+            client = served.client()
+            file = client.files.create(file=requests_file(3), purpose="batch")
+            batch: Any = client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+
+            def until(good: Callable[[Any], bool]) -> Any:
+                limit = time.monotonic() + 60
+                while not good(shown := client.batches.retrieve(batch.id)):
+                    assert time.monotonic() < limit, shown
+                    time.sleep(0.05)
+                return shown
+
+            # What comes home before the provider's clock is moved is nothing.
+            until(lambda shown: shown.to_dict()["sluicegate"]["held_tokens"] > 0)
+            pipe = served.state / "files" / f"{batch.id}-output.jsonl.partial"
+            os.mkfifo(pipe)
+            provider.advance("1h")
+            writing = until(lambda shown: shown.status != "in_progress")
+            reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+            pipe.unlink()
+            os.close(reader)
+            ended = until(lambda shown: shown.status != "finalizing")
+            lines = client.files.content(ended.output_file_id).text.splitlines()
+        finally:
+            served.end()
+
+    assert writing.status == "finalizing" and writing.finalizing_at is not None and writing.output_file_id is None
+    assert (writing.request_counts.completed, writing.request_counts.failed) == (3, 0)
+    assert ended.status == "completed" and len(lines) == 3
+    assert ended.finalizing_at == writing.finalizing_at <= ended.completed_at

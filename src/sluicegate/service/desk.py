@@ -127,6 +127,7 @@ class Desk:
         self._fetches: dict[str, asyncio.Task[None]] = {}
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._drives: dict[str, asyncio.Task[None]] = {}
+        self._joins: dict[str, asyncio.Task[None]] = {}
         self._sweeps: dict[str, asyncio.Task[None]] = {}
         self._again: dict[str, tuple[float, float]] = {}
         self._runs: dict[str, str] = {}
@@ -206,7 +207,8 @@ class Desk:
         broken_off = [*self._fetches.values(), *self._checks.values()]
         for task in broken_off:
             task.cancel()
-        await asyncio.gather(*broken_off, *self._drives.values(), *self._sweeps.values(), return_exceptions=True)
+        left = [*broken_off, *self._drives.values(), *self._joins.values(), *self._sweeps.values()]
+        await asyncio.gather(*left, return_exceptions=True)
 
     def stop(self) -> None:
         """End :meth:`run`: checks are broken off, drivers stop at a safe point; the next start goes on."""
@@ -217,6 +219,8 @@ class Desk:
         open_ = await self._ctx.store.transact(lambda tx: tx.find(ClientBatchRow, status=OPEN))
         now = self._ctx.clock.now()
         for batch in open_:
+            if batch.status is BatchStatus.FINALIZING:
+                continue  # nothing of it is left to be broken off
             if self._policy.expire and now >= batch.due_at:
                 await self._close(batch, EXPIRED)
             elif batch.status is BatchStatus.CANCELLING:
@@ -416,6 +420,23 @@ class Desk:
     def _shown(self, id_: str, progress: Progress) -> None:
         self.progress[id_] = progress
         self._refused.discard(id_)
+        if progress.done + progress.failed == progress.total and id_ not in self._joins:
+            self._start(self._joins, id_, partial(self._joining, id_, progress))
+
+    async def _joining(self, id_: str, progress: Progress) -> None:
+        """Every request has its answer; what is left is to write the results."""
+        now = self._ctx.clock.now()
+
+        def write(tx: Tx) -> None:
+            (batch,) = tx.find(ClientBatchRow, id=id_)
+            run = tx.run(batch.run or "")
+            if run is not None and run.closing is None:
+                tx.amend(
+                    ClientBatchRow, id_, {"status": BatchStatus.IN_PROGRESS}, status=BatchStatus.FINALIZING,
+                    finalizing_at=now, completed=progress.done, failed=progress.failed,
+                )  # fmt: skip
+
+        await self._ctx.store.transact(write)
 
     async def _finish(self, batch: ClientBatchRow, run_id: str) -> None:
         ctx = self._ctx
@@ -425,7 +446,9 @@ class Desk:
             run = tx.run(run_id)
             assert run is not None, "a finished run has a row"
             (joined,) = tx.batches(run_id)
-            changes: dict[str, Any] = {"finalizing_at": now, "completed": joined.out_lines, "failed": joined.err_lines}
+            (row,) = tx.find(ClientBatchRow, id=batch.id)
+            changes: dict[str, Any] = {"completed": joined.out_lines, "failed": joined.err_lines}
+            changes["finalizing_at"] = now if row.finalizing_at is None else row.finalizing_at
             if run.closing is None:
                 changes["status"] = BatchStatus.FINALIZING
             tx.amend(ClientBatchRow, batch.id, **changes)

@@ -176,6 +176,8 @@ class Driver:
             else:
                 await self._settle_missing()
                 await self._admit(live, refused)
+            if self._joiner.settled == self._run.requests and not self._joiner.complete:
+                await self._report(live, at_once=True)  # the rest of the output is yet to be written
             await self._write()
             await self._report(live)
             if self._joiner.complete and not state.submitting:
@@ -384,9 +386,10 @@ class Driver:
         while moved := await self._ctx.workers.blocking(self._joiner.advance):
             await self._ctx.store.transact(lambda tx, m=moved: output.record(tx, m))  # type: ignore[misc]
 
-    async def _report(self, live: frozenset[str]) -> None:
+    async def _report(self, live: frozenset[str], *, at_once: bool = False) -> None:
         now = self._ctx.clock.now()
-        if self._show is None or (now < self._state.shown_at + self._show_s and not self._joiner.complete):
+        due = at_once or self._joiner.complete or now >= self._state.shown_at + self._show_s
+        if self._show is None or not due:
             return
         self._state.shown_at = now
         reasons = [f"{name}: {held.reason}" for name, held in self._state.reasons.items()]
