@@ -173,3 +173,21 @@ def test_a_batch_goes_on_with_the_names_of_the_next_start(tmp_path: Path, reques
 
     assert ended.status == "completed" and ended.request_counts.completed == 80
     assert report["executed_again"] == 0 and set(report["deployments"]) == {"old", "new"}
+
+
+def test_reasoning_tokens_are_summed_where_the_answers_have_them(tmp_path: Path) -> None:
+    """``usage`` of a batch, as the provider's own batches have it."""
+
+    def thinking(given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        usage = {"prompt_tokens": 9, "completion_tokens": 30, "completion_tokens_details": {"reasoning_tokens": 20}}
+        return 200, echo(given)[1] | {"usage": usage}
+
+    with local_emulator(answers=thinking, **QUICK) as provider:
+        served = Served(provider.url, tmp_path / "state").start()
+        try:
+            usage = batch_of(served.client(), "gpt-5", "gpt-5").usage
+        finally:
+            served.end()
+
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (18, 60, 78)
+    assert usage.output_tokens_details.reasoning_tokens == 40

@@ -73,6 +73,7 @@ parts = sa.Table(
     _int("seen_completed"), _int("seen_failed"), _int("answered"), _int("failed"), _int("salvaged"),
     _int("input_tokens"), _int("cached_tokens"), _int("output_tokens"), _text("error", null=True),
     _bool("stuck"), _bool("cleaned"),
+    sa.Column("reasoning_tokens", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index("parts_by_run", "run", "stage"),
     sa.Index("parts_by_deployment", "deployment", "stage"),
     sa.Index("parts_by_resource", "resource", "intent_at"),

@@ -143,7 +143,7 @@ class Matcher:
         self._at = {hashed: i for i, hashed in enumerate(hashes)}
         self._answered = bytearray(len(positions))
         self._executed = bytearray(len(positions))
-        self._input = self._cached = self._output = 0
+        self._input = self._cached = self._output = self._reasoning = 0
         self.outcome = Outcome()
 
     def feed(self, line: bytes | memoryview, source: int, offset: int) -> None:
@@ -190,13 +190,18 @@ class Matcher:
         self._input += counted
         self._output += _number(usage, "completion_tokens", "output_tokens")
         self._cached += _number(details, "cached_tokens") if isinstance(details, dict) else 0
+        details = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+        self._reasoning += _number(details, "reasoning_tokens") if isinstance(details, dict) else 0
         if estimate and counted:
             self.outcome.counted += counted
             self.outcome.estimated += estimate
 
     def finish(self) -> tuple[Outcome, list[int]]:
         """The outcome, and the positions that no line was found for."""
-        self.outcome.usage = Usage(input_tokens=self._input, cached_tokens=self._cached, output_tokens=self._output)
+        self.outcome.usage = Usage(
+            input_tokens=self._input, cached_tokens=self._cached, output_tokens=self._output,
+            reasoning_tokens=self._reasoning,
+        )  # fmt: skip
         self.outcome.executed = sum(self._executed)
         passing = self.outcome.passing
         open_still = (p for p, answered in zip(self._positions, self._answered, strict=True) if not answered)

@@ -132,6 +132,7 @@ class PartRow:
     error: str | None = None
     stuck: bool = False
     cleaned: bool = False
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

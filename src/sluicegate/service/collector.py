@@ -193,7 +193,7 @@ async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
         if not tx.move_part(
             part.id, Stage.ENDED, Stage.COLLECTED, collected_at=now, answered=found.answered, failed=found.failed,
             salvaged=len(again), input_tokens=found.usage.input_tokens, cached_tokens=found.usage.cached_tokens,
-            output_tokens=found.usage.output_tokens,
+            output_tokens=found.usage.output_tokens, reasoning_tokens=found.usage.reasoning_tokens,
         ):  # fmt: skip
             return False
         scheduler.wait_again(tx, part, waits_again(part, again, sent=True))

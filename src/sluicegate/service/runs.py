@@ -166,7 +166,10 @@ async def result(ctx: Context, run_id: str, started_at: float) -> RunResult:
 
 def usage_of(part: PartRow) -> Usage:
     """The provider's tokens for a part."""
-    return Usage(input_tokens=part.input_tokens, cached_tokens=part.cached_tokens, output_tokens=part.output_tokens)
+    return Usage(
+        input_tokens=part.input_tokens, cached_tokens=part.cached_tokens, output_tokens=part.output_tokens,
+        reasoning_tokens=part.reasoning_tokens,
+    )  # fmt: skip
 
 
 def cost_of(ctx: Context, run: RunRow, parts: list[PartRow]) -> float | None:

@@ -41,7 +41,8 @@ def batch_json(tx: Tx, batch: ClientBatchRow, family: Family, outlook: Outlook) 
         "request_counts": {"total": batch.total, "completed": completed, "failed": failed},
         "usage": {
             "input_tokens": usage.input_tokens, "input_tokens_details": {"cached_tokens": usage.cached_tokens},
-            "output_tokens": usage.output_tokens, "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens": usage.output_tokens,
+            "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
             "total_tokens": usage.input_tokens + usage.output_tokens,
         },
         "metadata": msgspec.json.decode(batch.metadata) if batch.metadata else None,

@@ -1,4 +1,4 @@
-"""What deleted parts had used, for limits of spend; how long a batch's results are kept"""
+"""What deleted parts had used, for limits of spend; how long results are kept; reasoning tokens"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,3 +21,5 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("client_batches", schema=None) as batch_op:
         batch_op.add_column(sa.Column("output_seconds", sa.BigInteger(), nullable=True))
+    with op.batch_alter_table("parts", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False, server_default="0"))
