@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration: a database of this revision needs none."""
 
 metadata = sa.MetaData()
@@ -190,6 +190,7 @@ client_batches = sa.Table(
     sa.Column("dialect", sa.Text, nullable=False, server_default="openai"),
     _text("input_blob", null=True), _text("output_blob", null=True), _text("error_blob", null=True),
     _int("output_seconds", null=True),
+    sa.Column("attempt", sa.BigInteger, nullable=False, server_default="0"), _time("answered_at"),
     sa.Index("client_batches_by_tenant", "tenant", "created_at", "id"),
     sa.Index("client_batches_by_status", "status"),
     sa.Index("client_batches_by_fingerprint", "fingerprint", "created_at"),

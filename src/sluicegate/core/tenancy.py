@@ -99,6 +99,8 @@ class ClientBatchRow:
         due_at: When the completion window ends.
         dialect: The one in which it was created; results come as this provider gives them.
         reason: Why it does not move, in words, or None.
+        attempt, answered_at: Which attempt of its create (from 0, as SDKs count) was answered last, and when; None once
+            its client has asked for it by its id, so that this answer is known to have come.
         input_blob, output_blob, error_blob: URLs where its input is and its results go, instead of files.
         output_seconds: How long its output and error files are kept, or None: as the settings say.
     """
@@ -134,3 +136,5 @@ class ClientBatchRow:
     output_blob: str | None = None
     error_blob: str | None = None
     output_seconds: int | None = None
+    attempt: int = 0
+    answered_at: float | None = None

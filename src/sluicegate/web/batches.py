@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -31,8 +31,12 @@ WINDOW_LEAST_S, WINDOW_MOST_S = 3_600.0, 604_800.0
 METADATA_MOST: Final = 16
 METADATA_KEY_MOST: Final = 64
 METADATA_VALUE_MOST: Final = 512
-REPEAT_S: Final = 3_600.0
-"""A repeated attempt of an SDK finds the create of the first for this long; SDKs give up much earlier."""
+REPEAT_S: Final = 900.0
+"""A repeated attempt of an SDK finds a create whose answer may be lost for this long since that answer: the SDKs wait 600 s
+for an answer, and then some seconds before each attempt of which nothing arrives here."""
+
+ATTEMPTS_MOST: Final = 1_000
+"""Higher numbers of attempts are not told apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,24 +153,46 @@ async def create(request: Request) -> Response:
     idempotency = request.headers.get("idempotency-key") or None
     if idempotency is not None and len(idempotency) > 255:
         raise Problem(400, "invalid_value", "Idempotency-Key has more than 255 characters.")
-    repeated = request.headers.get("x-stainless-retry-count", "0").strip() not in ("", "0")
+    attempt = _attempt(request)
+    fingerprint = wanted.fingerprint(caller)
+    now = gateway.ctx.clock.now()
+    # The attempt before was refused when it had no batch: whatever looks alike is another create's.
+    fresh = attempt == 0 or gateway.refusals.take(fingerprint, attempt - 1, now)
 
     def write(tx: Tx) -> tuple[dict[str, Any], dict[str, str]]:
-        batch = _known(tx, caller, wanted, idempotency, repeated, gateway.ctx.clock.now())
+        batch = _known(tx, caller, wanted, idempotency, 0 if fresh else attempt, now)
         if batch is None:
-            batch = _new(tx, gateway, caller, wanted, idempotency, family.dialect)
+            batch = replace(
+                _new(tx, gateway, caller, wanted, idempotency, family.dialect), attempt=attempt, answered_at=now
+            )
             tx.insert(batch)
         return batch_json(tx, batch, family, Outlook()), _quota_headers(tx, gateway, batch)
 
-    answer, headers = await gateway.ctx.store.transact(write)
+    try:
+        answer, headers = await gateway.ctx.store.transact(write)
+    except Problem as problem:
+        if problem.retry is not False and problem.status == 429:
+            gateway.refusals.put(fingerprint, attempt, now)
+        raise
     request.state.batch = answer["id"]  # for the log: from here on the work is followed by this id
     gateway.desk.wake()
     return JSONResponse(answer, 201 if family.dated else 200, headers if family.azure else None)
 
 
+def _attempt(request: Request) -> int:
+    """Which attempt of an SDK's call this is, from 0; other clients do not say."""
+    text = request.headers.get("x-stainless-retry-count", "0").strip()
+    return min(int(text), ATTEMPTS_MOST) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
 def _known(
-    tx: Tx, caller: Caller, wanted: Wanted, idempotency: str | None, repeated: bool, now: float
+    tx: Tx, caller: Caller, wanted: Wanted, idempotency: str | None, attempt: int, now: float
 ) -> ClientBatchRow | None:
+    """The batch that an earlier attempt of the same create made, if there may be one.
+
+    Without an ``Idempotency-Key`` only a batch whose answer may be lost comes into question: nobody has asked for it by
+    its id, it was answered lately, and to an earlier attempt, for the attempts of one create count up.
+    """
     fingerprint = wanted.fingerprint(caller)
     if idempotency is not None:
         known = tx.find(ClientBatchRow, tenant=caller.tenant, idempotency=idempotency)
@@ -174,10 +200,17 @@ def _known(
             text = "This Idempotency-Key was used for a create with other parameters."
             raise Problem(422, "idempotency_key_reused", text, retry=False)
         return known[0] if known else None
-    if not repeated:
+    if not attempt:
         return None
-    same = [b for b in tx.find(ClientBatchRow, fingerprint=fingerprint) if b.created_at > now - REPEAT_S]
-    return same[-1] if same else None
+    lost = [
+        batch for batch in tx.find(ClientBatchRow, fingerprint=fingerprint)
+        if batch.idempotency is None and batch.attempt < attempt
+        and batch.answered_at is not None and batch.answered_at > now - REPEAT_S
+    ]  # fmt: skip
+    if not lost:
+        return None
+    tx.amend(ClientBatchRow, lost[-1].id, attempt=attempt, answered_at=now)
+    return lost[-1]
 
 
 def _failed(
@@ -300,6 +333,10 @@ async def _answer(request: Request, id_: str) -> tuple[ClientBatchRow, Response]
     if found is None:
         raise not_found(request, "batch", id_)
     batch, content = found
+    lately = batch.answered_at is not None and batch.answered_at > gateway.ctx.clock.now() - REPEAT_S
+    if lately and batch.key == caller.key:
+        # Whoever made it knows its id: the answer to its create is not lost.
+        await gateway.ctx.store.transact(lambda tx: tx.amend(ClientBatchRow, id_, answered_at=None))
     return batch, Response(content, media_type="application/json")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,7 @@ from sluicegate.settings import Settings
 from sluicegate.web.auth import Caller, Gatekeeper
 from sluicegate.web.dialects import Problem
 from sluicegate.web.metrics import Metrics
+from sluicegate.web.refusals import Refusals
 from sluicegate.web.together import Together
 
 JSON_BYTES_MAX: Final = 1_000_000
@@ -31,6 +32,7 @@ class Gateway:
     gatekeeper: Gatekeeper
     metrics: Metrics
     together: Together
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 def gateway_of(request: Request) -> Gateway:
