@@ -96,8 +96,8 @@ class GatewaySettings(BaseSettings):
         60.0, "A request whose body stops coming for so long is ended.", section="Gateway", unit="duration", gt=0
     )
     gateway_connections_max: Count = setting(
-        5_000, "Connections at once; one more is answered 503, which the SDKs repeat.", section="Gateway",
-        unit="connections", ge=1,
+        5_000, "Connections at once; one more is answered 503, which the SDKs repeat. Fewer where the process may open fewer "
+        "files.", section="Gateway", unit="connections", ge=1,
     )  # fmt: skip
     gateway_log: Literal["text", "json"] = setting("text", "How log lines look on standard error.", section="Gateway")
     gateway_metrics: Literal["open", "key", "off"] = setting(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -74,3 +76,43 @@ def test_one_connection_too_many_is_told_to_come_back(tmp_path: Path) -> None:
             assert client.batches.list().data == []
         finally:
             served.end()
+
+
+def test_idle_connections_of_strangers_use_up_neither_the_files_nor_the_log(tmp_path: Path) -> None:
+    """With 128 files and 200 connections that say nothing, answers come at once, and again when the others are gone."""
+    limited = ("sh", "-c", 'ulimit -n 128 && exec "$@"', "sh")
+    with local_emulator() as provider:
+        served = Served(provider.url, tmp_path, prefix=limited).start()
+        try:
+            address = urlsplit(served.url)
+            assert address.hostname and address.port
+            place = address.hostname, address.port
+            idle = [socket.create_connection(place) for _ in range(200)]
+            with pytest.raises(httpx2.HTTPError) as refused, httpx2.Client() as client:
+                client.get(f"{served.url}/healthz", timeout=15).raise_for_status()
+            assert not isinstance(refused.value, httpx2.TimeoutException)
+            for one in idle:
+                one.close()
+
+            assert served.client(max_retries=8).batches.list().data == []
+            assert any("gateway_connections_max is 5000, but" in line for line in served.said)
+            assert len(served.said) < 100
+        finally:
+            served.end()
+
+
+def test_as_many_connections_are_affordable_as_files_allow() -> None:
+    """Two files each and some for the gateway itself, the soft limit raised within the hard one."""
+    script = """
+import resource, sys
+from sluicegate.web.protocol import affordable
+soft, hard, wanted = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(affordable(wanted), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    for given, expected in (
+        ((64, 64, 5_000), "12 64"), ((128, 128, 5_000), "24 128"), ((128, 1_024, 5_000), "320 1024"),
+        ((128, 1_024, 100), "100 584"), ((800, 1_024, 100), "100 800"),
+    ):  # fmt: skip
+        ran = subprocess.run([sys.executable, "-c", script, *map(str, given)], capture_output=True, text=True)
+        assert ran.stdout.strip() == expected, (given, ran.stderr)

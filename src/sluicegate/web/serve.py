@@ -25,7 +25,7 @@ from sluicegate.web.app import make_app
 from sluicegate.web.auth import Gatekeeper
 from sluicegate.web.entra import Entra
 from sluicegate.web.metrics import Metrics
-from sluicegate.web.protocol import TimedProtocol
+from sluicegate.web.protocol import BACKLOG, TOLD_MOST, Listener, TimedProtocol, affordable
 from sluicegate.web.state import Gateway
 from sluicegate.web.together import Together
 from sluicegate.wiring import context
@@ -58,16 +58,21 @@ def serve(settings: Settings, *, host: str, port: int, ready: Callable[[str, str
     if settings.gateway_tls_key is not None and settings.gateway_tls_cert is None:
         raise UsageError("gateway_tls_key is set without gateway_tls_cert; set both")
     try:
-        listener = socket.create_server((host, port), backlog=2048)
+        listener = Listener(socket.create_server((host, port), backlog=BACKLOG))
     except OSError as error:
         raise UsageError(f"{host}:{port} cannot be listened on: {error.strerror}; choose another --port") from error
     asyncio.run(_serve(settings, listener, host, ready))
 
 
-async def _serve(
-    settings: Settings, listener: socket.socket, host: str, ready: Callable[[str, str | None], None]
-) -> None:
+async def _serve(settings: Settings, listener: Listener, host: str, ready: Callable[[str, str | None], None]) -> None:
     logs.configure(settings.gateway_log)
+    connections_max = affordable(settings.gateway_connections_max)
+    if connections_max < settings.gateway_connections_max:
+        LOG.warning(
+            "gateway_connections_max is %d, but this process may not open enough files: %d connections are served at once; "
+            "raise its limit (ulimit -n, systemd's LimitNOFILE)", settings.gateway_connections_max, connections_max,
+        )  # fmt: skip
+    listener.connections_max = connections_max + min(TOLD_MOST, max(1, connections_max // 3))
     metrics = Metrics()
     desk: Desk | None = None
 
@@ -104,7 +109,7 @@ async def _serve(
         )  # fmt: skip
         app = make_app(gateway)
         config = uvicorn.Config(
-            app, http=TimedProtocol, limit_concurrency=settings.gateway_connections_max,
+            app, http=TimedProtocol, limit_concurrency=connections_max, backlog=BACKLOG,
             log_level="warning", access_log=False, lifespan="off", server_header=False,
             proxy_headers=bool(settings.gateway_proxies), forwarded_allow_ips=settings.gateway_proxies or None,
             ssl_certfile=settings.gateway_tls_cert, ssl_keyfile=settings.gateway_tls_key,
