@@ -59,6 +59,8 @@ FAULTS: list[tuple[str, bytes, str, str]] = [
     ("body a list", json.dumps(request() | {"body": []}).encode(), "invalid_type", "error"),
     ("no model", line(body={"model": None}), "invalid_request", "error"),
     ("model a number", line(body={"model": 5}), "invalid_type", "error"),
+    ("model of two lines", line(body={"model": "gpt-4.1\n12:00:00 info"}), "invalid_request", "error"),
+    ("model that moves the cursor", line(body={"model": "gpt\x9b2J"}), "invalid_request", "error"),
     ("GET", line(method="GET"), "invalid_request", "error"),
     ("stream", line(body={"stream": True}), "streaming_unsupported", "error"),
     ("unserved url", line(url="/v1/audio/speech"), "invalid_url", "error"),

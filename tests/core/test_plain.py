@@ -24,7 +24,7 @@ MESSAGES = st.lists(
     max_size=3,
 )
 BODIES = st.fixed_dictionaries(
-    {"model": st.sampled_from(["gpt-4.1", "gpt-4o", "mine", "", "messages", 'a"b']), "messages": MESSAGES},
+    {"model": st.sampled_from(["gpt-4.1", "gpt-4o", "mine", "", "messages", 'a"b', "a\nb"]), "messages": MESSAGES},
     optional={
         "max_tokens": st.sampled_from([0, 1, 100, 99_999, None, True, 2.5]), "temperature": st.sampled_from([0, 0.5, "x"]),
         "max_completion_tokens": st.sampled_from([5, 2_000_000]), "user": TEXT, "stream": st.booleans(),

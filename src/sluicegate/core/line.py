@@ -67,6 +67,9 @@ _decode_parts = msgspec.json.Decoder(_Parts).decode
 _decode = msgspec.json.Decoder().decode
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""In no name, and in a log or on a screen they would be lines and commands."""
+
 _ACTED_ON: Final = ("custom_id", "method", "url", "body", "model", "messages", "input")
 
 
@@ -100,6 +103,9 @@ def read(line: bytes, *, lenient: bool = False, needs_model: bool = True) -> Req
         if model is not None and not lenient:
             raise Fault("invalid_type", "The body's model is not a name.", 'Write "model": "NAME".')
         model = ""
+    if not lenient and _CONTROL.search(model):
+        raise Fault("invalid_request", "The body's model has a control character.",
+                    "Write the name of the deployment alone.")  # fmt: skip
     return Request(usual.custom_id, usual.url, model, body, raw, line.find(raw))
 
 

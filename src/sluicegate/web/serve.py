@@ -110,7 +110,7 @@ async def _serve(settings: Settings, listener: Listener, host: str, ready: Calla
         app = make_app(gateway)
         config = uvicorn.Config(
             app, http=TimedProtocol, limit_concurrency=connections_max, backlog=BACKLOG,
-            log_level="warning", access_log=False, lifespan="off", server_header=False,
+            log_config=None, log_level="warning", access_log=False, lifespan="off", server_header=False,
             proxy_headers=bool(settings.gateway_proxies), forwarded_allow_ips=settings.gateway_proxies or None,
             ssl_certfile=settings.gateway_tls_cert, ssl_keyfile=settings.gateway_tls_key,
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=65_536,
