@@ -1,4 +1,7 @@
-"""``x-request-id`` on every answer, one log line and one count for each: what people quote when they ask for help."""
+"""``x-request-id`` on every answer, one log line and one count for each: what people quote when they ask for help.
+
+Defects end here too, so that their answers are like all others.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,24 @@ import secrets
 import time
 from typing import Final
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sluicegate.web.dialects import Problem, envelope
 from sluicegate.web.logs import FIELDS
 from sluicegate.web.metrics import Metrics
 
 LOG = logging.getLogger("sluicegate.requests")
+DEFECTS = logging.getLogger("sluicegate.gateway")
 _GIVEN: Final = re.compile(rb"[A-Za-z0-9._:-]{1,100}")
 _TRACE: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, version 00; anything else is ignored."""
 
 UNROUTED: Final = "none"
 """The route of paths that there are not; methods that HTTP does not have count as OTHER."""
+
+NEVER: Final = 499
+"""What is counted and logged where no answer began: the client was gone."""
 
 SAFE: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 """On every answer: nothing is taken for a page that is none, nothing stays in a cache on the way."""
@@ -62,7 +71,16 @@ class Access:
 
         try:
             await self._app(scope, take, answer)
+        except Exception as error:  # noqa: BLE001 - the edge of a request: logged, answered, counted
+            DEFECTS.error(
+                "%s %s failed", scope["method"], _template(scope), exc_info=error,
+                extra={FIELDS: {"request": name.decode()}},
+            )  # fmt: skip
+            if not status:  # else the server ends the connection, which tells the client that the answer is not whole
+                problem = Problem(500, "server_error", "The gateway had an error; it is logged.")
+                await envelope(Request(scope), problem)(scope, receive, answer)
         finally:
+            status = status or NEVER
             seconds = time.monotonic() - began
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             route = _template(scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from functools import partial
 
@@ -26,7 +27,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         docs_url=None, redoc_url=None,  # their pages take scripts from elsewhere; ours is below
         title="Sluicegate", version=__version__, summary="The Batch API that queues instead of refusing.",
         exception_handlers={
-            Problem: _problem, HTTPException: _http, ClientDisconnect: _gone, StateUnusable: _unusable, Exception: _defect,
+            Problem: _problem, HTTPException: _http, ClientDisconnect: _gone, StateUnusable: _unusable, OSError: _system,
         },
     )  # fmt: skip
     app.state.gateway = gateway
@@ -75,6 +76,16 @@ async def _unusable(request: Request, error: Exception) -> Response:
     )
 
 
-async def _defect(request: Request, error: Exception) -> Response:
-    LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return envelope(request, Problem(500, "server_error", "The gateway had an error; it is logged."))
+async def _system(request: Request, error: Exception) -> Response:
+    """What the machine has too little of; everything else is a defect (:mod:`sluicegate.web.access`)."""
+    assert isinstance(error, OSError)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        LOG.error("the disk is full: %s", error)
+        return envelope(
+            request, Problem(507, "insufficient_storage", "The gateway's disk is full.", retry=True, after_s=60)
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        LOG.error("no more files can be opened: %s", error)
+        text = "The gateway has too many files open."
+        return envelope(request, Problem(503, "unavailable", text, retry=True, after_s=10))
+    raise error

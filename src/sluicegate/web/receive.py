@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ async def receive(request: Request, aside: Path, bytes_max: int, *, wanted: str 
     """Stream the file in a multipart form's field ``wanted`` to ``aside``, fsynced; in any order, chunked or not.
 
     Raises:
-        Problem: no form, a broken one, too large, or the disk is full. The caller removes ``aside``.
+        Problem: no form, a broken one, or too large. OSError: the disk is full. The caller removes ``aside``.
     """
     kind, options = multipart.parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data" or not 0 < len(options.get("boundary", "")) <= 200:
@@ -47,10 +46,6 @@ async def receive(request: Request, aside: Path, bytes_max: int, *, wanted: str 
         return await _receive(request, aside, options["boundary"], bytes_max, wanted)
     except multipart.MultipartError as error:
         raise Problem(400, "invalidPayload", f"The multipart body is broken: {error}") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Problem(507, "insufficient_storage", "The gateway's disk is full.", retry=True, after_s=60) from None
-        raise
 
 
 async def _receive(request: Request, aside: Path, boundary: str, bytes_max: int, wanted: str) -> Received:
