@@ -156,6 +156,9 @@ class Tx(Protocol):
     def tally(self, kind: type[G], column: str, /) -> dict[str, int]:
         """How many of the gateway's rows of one kind there are for each value of a column of text."""
 
+    def total(self, kind: type[G], column: str, /, **equal: Any) -> int:
+        """The sum of a column of numbers over the gateway's rows of one kind that have these values."""
+
     def used_by_tenant(self, tenant: str, since: float) -> list[tuple[str, int, int]]:
         """What a tenant's parts that came home since then used: (deployment's name, input tokens, output tokens).
 

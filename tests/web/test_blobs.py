@@ -384,3 +384,25 @@ async def test_a_blob_that_comes_byte_by_byte_is_given_up_in_time(tmp_path: Path
         finally:
             done.set()
             thread.join(10)
+
+
+def test_an_input_that_is_more_than_its_tenant_may_have_open_ends_the_batch(storage: Storage, tmp_path: Path) -> None:
+    """At the create nothing is known of it; once it is here, it is held to the limits of any other."""
+    limits = ("--set", "gateway_tenant_requests=10", "--set", "gateway_tenant_tokens=60")
+    with local_emulator(limit="30K") as provider:
+        served = served_by(storage, provider.url, tmp_path / "state", *PRIVATE, *limits)
+        try:
+            told = {}
+            for count in (11, 10, 5):
+                storage.blobs[f"/account/batches/{count}.jsonl"] = lines(count)
+                batch = ended(served, create(served, storage, f"{count}.jsonl").json()["id"])
+                told[count] = [
+                    (one["code"], one["param"], one["message"]) for one in (batch["errors"] or {"data": []})["data"]
+                ]
+        finally:
+            served.end()
+
+    assert told[5] == []
+    assert [one[:2] for one in told[11] + told[10]] == [("quota_exceeded", "input_blob")] * 2
+    assert told[11][0][2].startswith("The input has about 11 requests; 10 may be open")
+    assert "tokens; 60 may be open" in told[10][0][2]

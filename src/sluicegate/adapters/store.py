@@ -179,6 +179,11 @@ class SqlTx:
             sa.select(named, sa.func.count()).group_by(named).order_by(named)
         )}  # fmt: skip
 
+    def total(self, kind: type[G], column: str, /, **equal: Any) -> int:
+        t = _TABLES[kind]
+        query = sa.select(sa.func.coalesce(sa.func.sum(t.c[column]), 0)).where(*_equal(t, equal))
+        return int(self._connection.execute(query).scalar_one())
+
     def used_by_tenant(self, tenant: str, since: float) -> list[tuple[str, int, int]]:
         p, r, kept = schema.parts.c, schema.runs.c, schema.spend.c
         still_there = sa.select(p.deployment, p.input_tokens, p.output_tokens).where(

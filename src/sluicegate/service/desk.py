@@ -115,12 +115,15 @@ class Desk:
         rules: What input files are checked against.
         checkers: Where that is done: processes, so that a large file does not slow the answers to others.
         remote: Storage that clients may name, None if there is none.
+        fits: (tx, batch, requests, tokens) → why a fetched input is more than its tenant may have open, or None.
     """
 
     def __init__(
         self, ctx: Context, rules: CheckRules, policy: DeskPolicy, checkers: Workers | None = None,
         remote: RemoteBlobs | None = None,
+        fits: Callable[[Tx, ClientBatchRow, int, int], str | None] = lambda tx, batch, requests, tokens: None,
     ) -> None:  # fmt: skip
+        self._fits = fits
         self._ctx, self._rules, self._policy, self._checkers, self._remote = ctx, rules, policy, checkers, remote
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -345,6 +348,11 @@ class Desk:
             problems = await ctx.workers.blocking(
                 partial(objections, inspection, path, batch.endpoint, batch.dialect, strict=self._policy.strict)
             )
+            if not problems and batch.input_blob is not None:
+                size = inspection.requests, inspection.tokens
+                why = await ctx.store.read(lambda tx: self._fits(tx, batch, *size))
+                if why is not None:
+                    problems = [{"code": "quota_exceeded", "message": why, "param": "input_blob", "line": None}]
             if problems:
                 await self._fail(batch, problems)
                 return

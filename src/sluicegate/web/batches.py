@@ -20,7 +20,7 @@ from sluicegate.service.desk import Desk, Outlook
 from sluicegate.web.auth import Caller
 from sluicegate.web.dialects import Family, Problem, family_of, not_found
 from sluicegate.web.files import expiry_of
-from sluicegate.web.limits import check_create
+from sluicegate.web.limits import check_create, check_rate
 from sluicegate.web.paging import cut_out, listing, page
 from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
 from sluicegate.web.wire import batch_json, part_json
@@ -237,6 +237,7 @@ def _new(
     tx: Tx, gateway: Gateway, caller: Caller, wanted: Wanted, idempotency: str | None, dialect: Dialect
 ) -> ClientBatchRow:
     now = gateway.ctx.clock.now()
+    check_rate(tx, gateway, caller.tenant, now)
     if wanted.input_blob is not None:
         return _of_blob(tx, gateway, caller, wanted, idempotency, dialect)
     files = tx.find(FileRow, id=wanted.input_file, tenant=caller.tenant)

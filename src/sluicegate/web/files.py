@@ -19,7 +19,7 @@ from sluicegate.service.context import Context
 from sluicegate.service.prepare import input_key
 from sluicegate.service.retention import drop_file
 from sluicegate.web.dialects import Problem, family_of, not_found
-from sluicegate.web.limits import limits_of
+from sluicegate.web.limits import check_room
 from sluicegate.web.paging import listing, page
 from sluicegate.web.receive import Received, receive
 from sluicegate.web.state import Gateway, caller_of, gateway_of
@@ -65,7 +65,7 @@ async def create(request: Request) -> Response:
     family = family_of(request.url.path)
     if family.dated and request.query_params.get("api-version", "")[:10] < FIRST_VERSION:
         raise Problem(400, "invalidPayload", "Invalid value for purpose.", param="purpose")
-    await check_room(gateway, caller.tenant)
+    await check_room_early(gateway, caller.tenant)
     aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
     try:
         most = gateway.settings.gateway_file_bytes_max
@@ -78,8 +78,9 @@ async def create(request: Request) -> Response:
         check_name(got.filename)
         text = next((got.fields[name] for name in EXPIRES_FIELDS if name in got.fields), None)
         row = await enter_file(
-            ctx, caller.tenant, aside, got, None if text is None else seconds_of(text, family.dialect)
-        )
+            ctx, caller.tenant, aside, got, None if text is None else seconds_of(text, family.dialect),
+            room_for(gateway, caller.tenant),
+        )  # fmt: skip
     finally:
         aside.unlink(missing_ok=True)
     return answer_made(row, request.url.path)
@@ -92,17 +93,14 @@ def answer_made(file: FileRow, base: str) -> Response:
     return JSONResponse(file_json(file), 201 if family.dated else 200, headers)
 
 
-async def check_room(gateway: Gateway, tenant: str) -> None:
-    """A Problem (403) if a tenant's files have as many bytes as they may."""
-    most = limits_of(gateway, tenant).file_bytes
-    if most is None:
-        return
-    kept = await gateway.ctx.store.transact(lambda tx: sum(file.bytes for file in tx.find(FileRow, tenant=tenant)))
-    if kept >= most:
-        raise Problem(
-            403, "quotaExceeded", f"Your files have {kept:,} bytes, the most is {most:,}. Delete files that are no longer "
-            "needed.", retry=False,
-        )  # fmt: skip
+async def check_room_early(gateway: Gateway, tenant: str) -> None:
+    """A Problem (403) before a file is received that could not be entered anyway."""
+    await gateway.ctx.store.read(lambda tx: check_room(tx, gateway.settings, tenant))
+
+
+def room_for(gateway: Gateway, tenant: str) -> Callable[[Tx, str], None]:
+    """For :func:`enter_file`: a Problem (403) if files that came at the same time have left no room."""
+    return lambda tx, id_: check_room(tx, gateway.settings, tenant)
 
 
 def check_purpose(purpose: object) -> None:

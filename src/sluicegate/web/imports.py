@@ -13,7 +13,16 @@ from starlette.responses import Response
 
 from sluicegate.errors import BlobRefused, BlobUnavailable
 from sluicegate.web.dialects import Problem, family_of
-from sluicegate.web.files import CHUNK, answer_made, check_name, check_purpose, check_room, enter_file, expiry_of
+from sluicegate.web.files import (
+    CHUNK,
+    answer_made,
+    check_name,
+    check_purpose,
+    check_room_early,
+    enter_file,
+    expiry_of,
+    room_for,
+)
 from sluicegate.web.receive import Received
 from sluicegate.web.state import caller_of, gateway_of, json_body
 
@@ -45,14 +54,14 @@ async def import_by_url(request: Request) -> Response:
     except ValueError as error:
         raise Problem(400, "invalidPayload", f"Invalid value for content_url: {error}", param="content_url") from None
     expiry = expiry_of(body.get("expires_after"), family_of(request.url.path).dialect)
-    await check_room(gateway, caller.tenant)
+    await check_room_early(gateway, caller.tenant)
     aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
     try:
         async with asyncio.timeout(IMPORT_S):
             size = await gateway.desk.fetch(url, aside, signature=signature)
         digest, lines = await ctx.workers.blocking(_facts, aside)
         got = Received(filename=name, bytes=size, lines=lines, sha256=digest)
-        row = await enter_file(ctx, caller.tenant, aside, got, expiry)
+        row = await enter_file(ctx, caller.tenant, aside, got, expiry, room_for(gateway, caller.tenant))
     except BlobRefused as error:
         raise Problem(400, "fileImportFailed", f"{error}.", param="content_url") from None
     except (BlobUnavailable, TimeoutError):

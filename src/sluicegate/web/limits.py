@@ -1,4 +1,4 @@
-"""What one tenant may have open, create and spend: looked at when a batch is created, in its transaction.
+"""What one tenant may have open, create, keep and spend: looked at in the transaction that would add to it.
 
 Every answer names the limit, its value, what is used, and when to come back; ``x-should-retry`` tells the SDKs whether a
 repeat in the next seconds can help.
@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from sluicegate.core.prices import cost
-from sluicegate.core.tenancy import ClientBatchRow, FileRow
+from sluicegate.core.tenancy import ClientBatchRow, FileRow, UploadPartRow, UploadRow
 from sluicegate.ports import Tx
 from sluicegate.service.retention import OPEN, SPEND_S
+from sluicegate.settings import Settings
 from sluicegate.settings_gateway import TenantLimits
 from sluicegate.web.dialects import Problem
 from sluicegate.web.state import Gateway
@@ -19,10 +20,12 @@ from sluicegate.web.state import Gateway
 AFTER_S: Final = 60.0
 """When to come back where only the end of open batches helps."""
 
+UPLOADS_MOST: Final = 100
+"""Uploads in parts that one tenant may have begun and not ended."""
 
-def limits_of(gateway: Gateway, tenant: str) -> TenantLimits:
+
+def limits_of(settings: Settings, tenant: str) -> TenantLimits:
     """A tenant's limits: its own where it has some, else those of everybody."""
-    settings = gateway.settings
     everybody = TenantLimits(
         batches=settings.gateway_tenant_batches, requests=settings.gateway_tenant_requests,
         tokens=settings.gateway_tenant_tokens, file_bytes=settings.gateway_tenant_file_bytes,
@@ -37,8 +40,7 @@ def check_create(tx: Tx, gateway: Gateway, tenant: str, file: FileRow | None, no
 
     None stands for a blob, of which nothing is known before it is fetched.
     """
-    most = limits_of(gateway, tenant)
-    _rate(tx, tenant, most.creates_per_minute, now)
+    most = limits_of(gateway.settings, tenant)
     open_ = tx.find(ClientBatchRow, tenant=tenant, status=OPEN)
     if most.batches is not None and len(open_) >= most.batches:
         text = f"{len(open_):,} batches of yours are open, {most.batches:,} may be. Create more when some have ended."
@@ -56,7 +58,49 @@ def check_create(tx: Tx, gateway: Gateway, tenant: str, file: FileRow | None, no
             raise Problem(403, "spend_limit_reached", text, retry=False)
 
 
-def _rate(tx: Tx, tenant: str, most: int | None, now: float) -> None:
+def check_fetched(settings: Settings, tx: Tx, batch: ClientBatchRow, requests: int, tokens: int) -> str | None:
+    """Why a batch may not go on whose input came from a blob, a sentence, or None: at its create nothing was known of it."""
+    most = limits_of(settings, batch.tenant)
+    open_ = [one for one in tx.find(ClientBatchRow, tenant=batch.tenant, status=OPEN) if one.id != batch.id]
+    for what, wanted, limit, used_by in (
+        ("requests", requests, most.requests, _requests), ("tokens", tokens, most.tokens, _tokens),
+    ):  # fmt: skip
+        used = sum(used_by(tx, one) for one in open_) if limit is not None else 0
+        if limit is not None and used + wanted > limit:
+            others = f", your other open batches {used:,}" if wanted <= limit else ""
+            return f"The input has about {wanted:,} {what}{others}; {limit:,} may be open together."
+    return None
+
+
+def check_uploads(tx: Tx, tenant: str) -> None:
+    """A Problem (429) if a tenant has begun as many uploads as it may."""
+    if len(tx.find(UploadRow, tenant=tenant, status="pending")) >= UPLOADS_MOST:
+        text = f"{UPLOADS_MOST} uploads of yours are pending. Complete or cancel some; they end after an hour."
+        raise Problem(429, "too_many_uploads", text, retry=False, after_s=AFTER_S)
+
+
+def check_room(tx: Tx, settings: Settings, tenant: str) -> None:
+    """A Problem (403) if a tenant's files have as many bytes as they may: the one that passes the limit is the last.
+
+    A pending upload counts with what it was begun for, or with its parts where they are more.
+    """
+    most = limits_of(settings, tenant).file_bytes
+    if most is None:
+        return
+    kept = tx.total(FileRow, "bytes", tenant=tenant) + sum(
+        max(upload.bytes, tx.total(UploadPartRow, "bytes", upload=upload.id))
+        for upload in tx.find(UploadRow, tenant=tenant, status="pending")
+    )
+    if kept >= most:
+        raise Problem(
+            403, "quotaExceeded", f"Your files have {kept:,} bytes, the most is {most:,}. Delete files that are no longer "
+            "needed.", retry=False,
+        )  # fmt: skip
+
+
+def check_rate(tx: Tx, gateway: Gateway, tenant: str, now: float) -> None:
+    """A Problem (429) if a tenant created as many batches within a minute as it may."""
+    most = limits_of(gateway.settings, tenant).creates_per_minute
     if most is None:
         return
     latest = tx.page(ClientBatchRow, newest_first=True, beyond=None, limit=most, tenant=tenant)

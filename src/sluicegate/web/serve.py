@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import uvicorn
 
@@ -24,6 +25,7 @@ from sluicegate.web import logs
 from sluicegate.web.app import make_app
 from sluicegate.web.auth import Gatekeeper
 from sluicegate.web.entra import Entra
+from sluicegate.web.limits import check_fetched
 from sluicegate.web.metrics import Metrics
 from sluicegate.web.protocol import BACKLOG, TOLD_MOST, Listener, TimedProtocol, affordable
 from sluicegate.web.state import Gateway
@@ -102,7 +104,7 @@ async def _serve(settings: Settings, listener: Listener, host: str, ready: Calla
         )
         checkers = ProcessWorkers(settings.workers or None)
         rules = replace(rules_of(settings, ctx.backend.dialect), names=settings.gateway_models)
-        desk = Desk(ctx, rules, policy, checkers, _remote(settings))
+        desk = Desk(ctx, rules, policy, checkers, _remote(settings), partial(check_fetched, settings))
         gatekeeper = Gatekeeper(ctx.store, entra)
         gateway = Gateway(
             ctx=ctx, desk=desk, settings=settings, gatekeeper=gatekeeper, metrics=metrics, together=Together(ctx.store)

@@ -17,9 +17,10 @@ from sluicegate.core.tenancy import FileRow, UploadPartRow, UploadRow
 from sluicegate.ports import Tx
 from sluicegate.service.retention import PART_SUFFIX, UPLOAD_S, drop_parts
 from sluicegate.web.dialects import Problem, family_of, not_found
-from sluicegate.web.files import check_purpose, check_room, enter_file, expiry_of, file_json, plain
+from sluicegate.web.files import check_purpose, enter_file, expiry_of, file_json, plain
+from sluicegate.web.limits import check_room, check_uploads
 from sluicegate.web.receive import Received, receive
-from sluicegate.web.state import caller_of, gateway_of, json_body
+from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
 
 router = APIRouter(tags=["uploads"])
 
@@ -74,13 +75,18 @@ async def create(request: Request) -> Response:
     size, most = body["bytes"], gateway.settings.gateway_file_bytes_max
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= most:
         raise Problem(400, "invalid_value", f"Invalid value for bytes: it is from 0 to {most}.", param="bytes")
-    await check_room(gateway, caller.tenant)
     upload = UploadRow(
         id=ctx.ids.new("upload"), tenant=caller.tenant, filename=plain(str(body["filename"])), purpose="batch", bytes=size,
         created_at=ctx.clock.now(),
         seconds=expiry_of(body.get("expires_after"), family_of(request.url.path).dialect),
     )  # fmt: skip
-    await ctx.store.transact(lambda tx: tx.insert(upload))
+
+    def enter(tx: Tx) -> None:
+        check_uploads(tx, caller.tenant)
+        check_room(tx, gateway.settings, caller.tenant)
+        tx.insert(upload)
+
+    await ctx.store.transact(enter)
     return JSONResponse(_json(upload, "pending"))
 
 
@@ -88,7 +94,8 @@ async def create(request: Request) -> Response:
 async def add_part(request: Request, id: str) -> Response:
     """Multipart form with the field ``data``, at most 64 MB; parts may come in any order and at the same time."""
     upload = await _pending(request, id)
-    ctx = gateway_of(request).ctx
+    gateway = gateway_of(request)
+    ctx = gateway.ctx
     part_id = ctx.ids.new("part")
     blob = f"inputs/{part_id}{PART_SUFFIX}"
     path = ctx.blobs.path(blob)
@@ -98,7 +105,7 @@ async def add_part(request: Request, id: str) -> Response:
         if got.filename is None:
             raise Problem(400, "missing_required_parameter", "Missing required parameter: 'data'.", param="data")
         row = UploadPartRow(id=part_id, upload=upload.id, bytes=got.bytes, blob=blob, created_at=now)
-        await ctx.store.transact(lambda tx: _enter_part(tx, upload, row))
+        await ctx.store.transact(lambda tx: _enter_part(tx, gateway, upload, row))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -109,14 +116,20 @@ async def add_part(request: Request, id: str) -> Response:
     )
 
 
-def _enter_part(tx: Tx, upload: UploadRow, part: UploadPartRow) -> None:
-    """Nothing is kept that nobody can need: neither parts of an ended upload nor much more than announced."""
+def _enter_part(tx: Tx, gateway: Gateway, upload: UploadRow, part: UploadPartRow) -> None:
+    """Nothing is kept that nobody can need: neither parts of an ended upload nor much more than announced.
+
+    What was announced has its room already; what is sent beyond it needs some.
+    """
     found = tx.find(UploadRow, id=upload.id)
     if not found or found[0].status != "pending":
         raise _over(found[0].status if found else "expired")
     others = tx.find(UploadPartRow, upload=upload.id)
-    if len(others) >= PARTS_MAX or sum(other.bytes for other in others) + part.bytes > KEPT_MOST * upload.bytes:
+    size = sum(other.bytes for other in others) + part.bytes
+    if len(others) >= PARTS_MAX or size > KEPT_MOST * upload.bytes:
         raise Problem(400, "invalid_value", "The upload has more parts or bytes than it was begun for.", param="data")
+    if size > upload.bytes:
+        check_room(tx, gateway.settings, upload.tenant)
     tx.insert(part)
 
 
