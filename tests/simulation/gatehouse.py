@@ -28,6 +28,7 @@ from sluicegate.web.auth import Gatekeeper
 from sluicegate.web.metrics import Metrics
 from sluicegate.web.state import Gateway
 from sluicegate.web.together import Together
+from sluicegate.web.watch import Watch
 from tests.simulation.plan import Client
 from tests.simulation.ports import Fate
 from tests.simulation.wire import Transport
@@ -110,7 +111,7 @@ class Gatehouse:
         self._fate = fate
         gateway = Gateway(
             ctx=ctx, desk=desk, settings=self._settings, gatekeeper=Gatekeeper(ctx.store), metrics=Metrics(),
-            together=Together(ctx.store),
+            together=Together(ctx.store), watch=Watch(ctx, desk),
         )  # fmt: skip
         self._app = make_app(gateway)
         turning = asyncio.ensure_future(desk.run())

@@ -107,6 +107,8 @@ class BatchBackend:
         self._tokens = tokens
         self._renewed_for: set[Kind] = set()
         self._account = account
+        self.clock_ahead_s: float | None = None
+        """Our clock less the provider's at its last reply to a read, or None if no reply had a date."""
 
     @cached_property
     def _clients(self) -> Clients:
@@ -310,15 +312,22 @@ class BatchBackend:
                     raw = await send()
             except sdk.Refusal as error:
                 reply = sdk.reply(error)
+                self._compare_clocks(call, reply.headers)
             except sdk.NETWORK as error:
                 raise self._lost(call, error) from error
             else:
+                self._compare_clocks(call, raw.headers)
                 self._renewed_for.discard(call.kind)
                 return Reply(status=raw.status_code, headers=raw.headers, content=raw.content)
             if not await self._renewed(call, reply.status, generation):
                 raise wire.refused(call, reply, scrub=self._scrub, now=self._now)
             if call.kind.once:
                 raise Unavailable(f"cannot {call.what}: HTTP {reply.status}; the sign-in is renewed for the next try")
+
+    def _compare_clocks(self, call: Call, headers: wire.Headers) -> None:
+        sent = wire.sent_at(headers)
+        if sent is not None and not call.kind.once:  # an upload's reply may have been begun long before it ended
+            self.clock_ahead_s = self._now() - sent
 
     async def _renewed(self, call: Call, status: int, generation: int) -> bool:
         """Renew the Entra token after a 401 or 403: once between two successes of the same kind of call."""

@@ -43,6 +43,11 @@ class Circuit:
         """Whose rules hold."""
         return self._inner.dialect
 
+    @property
+    def clock_ahead_s(self) -> float | None:
+        """Of the inner one, where it knows."""
+        return getattr(self._inner, "clock_ahead_s", None)
+
     def _enter(self) -> None:
         if self._failures < FAILURES:
             return

@@ -253,8 +253,13 @@ def retry_after(headers: Headers, now: Callable[[], float]) -> float | None:
     if due is None:
         return None
     # The provider's two clocks agree with each other, ours may not.
-    sent = _http_date(headers.get("date"))
+    sent = sent_at(headers)
     return min(max(0.0, due - (sent if sent is not None else now())), RETRY_AFTER_MAX_S)
+
+
+def sent_at(headers: Headers) -> float | None:
+    """When the provider sent a reply, Unix seconds by its own clock, or None if it does not say."""
+    return _http_date(headers.get("date"))
 
 
 def _http_date(value: str | None) -> float | None:

@@ -48,7 +48,13 @@ TURN_S: Final = 1.0
 SWEEP_S: Final = 10.0
 SWEEP: Final = "sweep"
 STALLED_S: Final = 60.0
-"""A driver shows where it stands about once a second; one that has not for so long hangs."""
+"""A driver shows where it stands every few seconds; one that has not for so long hangs."""
+
+BEGIN_S: Final = 300.0
+"""A driver shows itself first within this: it may have to read much of what came home before."""
+
+LONG_S: Final = 900.0
+"""A check, a sweep or the handing over of results that takes longer hangs."""
 
 CHECKS: Final = 2
 """Input files that are checked at the same time."""
@@ -136,6 +142,7 @@ class Desk:
         self._runs: dict[str, str] = {}
         self._refused: set[str] = set()
         self._stalled: set[str] = set()
+        self._signs: dict[str, tuple[str, float, float]] = {}
         self._troubled: set[str] = set()
         self._positions: dict[str, int] = {}
         self._sight = watcher.Sight()
@@ -163,14 +170,21 @@ class Desk:
         """True if the provider refused the gateway's credentials when it was last asked for some batch."""
         return bool(self._refused)
 
-    def stalled(self) -> list[str]:
-        """Batches whose driver has not turned for :data:`STALLED_S`; each is logged once."""
-        now = self._ctx.clock.now()
-        found = [id_ for id_, progress in self.progress.items() if now - progress.at > STALLED_S]
-        for id_ in set(found) - self._stalled:
-            LOG.error("the loop of batch %s has not turned for %.0f s", id_, STALLED_S)
-        self._stalled = set(found)
+    def stalled(self) -> dict[str, list[str]]:
+        """What has given no sign of life for too long: ids by kind (drivers, checks, sweep); each is logged once."""
+        now = time.monotonic()
+        found: dict[str, list[str]] = {}
+        for id_, (kind, since, most_s) in self._signs.items():
+            if now - since > most_s:
+                found.setdefault(kind, []).append(id_)
+                if id_ not in self._stalled:
+                    LOG.error("%s: %s has given no sign of life for %.0f s", kind, id_, now - since)
+        self._stalled = {id_ for ids in found.values() for id_ in ids}
         return found
+
+    def _sign(self, id_: str, kind: str, most_s: float) -> None:
+        """A sign of life of a task; the next one, or its end, comes within ``most_s``."""
+        self._signs[id_] = kind, time.monotonic(), most_s
 
     def batch_of(self, run: str | None) -> str | None:
         """The client's batch whose work a run does, while it is driven."""
@@ -264,8 +278,13 @@ class Desk:
                 await self._trouble(id_, error)
             finally:
                 tasks.pop(id_, None)
+                self._signs.pop(id_, None)
                 self._wake.set()
 
+        if tasks is self._drives:
+            self._sign(id_, "drivers", BEGIN_S)
+        else:
+            self._sign(id_, SWEEP if tasks is self._sweeps else "checks", LONG_S)
         tasks[id_] = asyncio.get_running_loop().create_task(guarded())
 
     async def _trouble(self, id_: str, error: Exception) -> None:
@@ -415,6 +434,7 @@ class Desk:
                     ctx, run, ways=runs.Ways(new=True), stop=self._stop, started_at=batch.created_at, resumed=resumed,
                     show=lambda progress: self._shown(batch.id, progress), show_s=SHOWN_S, sight=self._sight,
                 )  # fmt: skip
+            self._sign(batch.id, "drivers", LONG_S)
             await self._finish(batch, run.id)
         except Interrupted:
             return
@@ -427,6 +447,7 @@ class Desk:
 
     def _shown(self, id_: str, progress: Progress) -> None:
         self.progress[id_] = progress
+        self._sign(id_, "drivers", STALLED_S)
         self._refused.discard(id_)
         if progress.done + progress.failed == progress.total and id_ not in self._joins:
             self._start(self._joins, id_, partial(self._joining, id_, progress))

@@ -13,18 +13,15 @@ from starlette.responses import JSONResponse, Response
 
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.tenancy import ClientBatchRow
-from sluicegate.errors import SluicegateError
 from sluicegate.ports import Tx
 from sluicegate.service import overview
-from sluicegate.service.desk import open_runs
+from sluicegate.service.desk import SWEEP, open_runs
 from sluicegate.web.dialects import Problem
 from sluicegate.web.metrics import CONTENT_TYPE_LATEST, Reading
 from sluicegate.web.state import Gateway, caller_of, gateway_of
+from sluicegate.web.watch import IDLE_S
 
 router = APIRouter(tags=["health"])
-
-STALLED_S: Final = 30.0
-"""A desk that has not turned for so long hangs or is dead."""
 
 FREE_BYTES_LEAST: Final = 500_000_000
 UNDER_WAY: Final = frozenset(stage for stage in Stage if not stage.final)
@@ -39,28 +36,36 @@ async def healthz() -> Response:
 async def wrong_with(gateway: Gateway) -> dict[str, str]:
     """What keeps the gateway from working, by what it is, in words; empty if nothing does."""
     wrong = {}
-    try:
-        await gateway.ctx.store.transact(lambda tx: tx.deployments())
-    except SluicegateError as error:
-        wrong["database"] = type(error).__name__
+    database = await gateway.watch.database()
+    if database is not None:
+        wrong["database"] = database
     folder = gateway.ctx.blobs.path("files/x").parent
     if shutil.disk_usage(folder).free < FREE_BYTES_LEAST:
         wrong["storage"] = f"less than {FREE_BYTES_LEAST // 1_000_000:,} MB are free"
     elif not os.access(folder, os.W_OK | os.X_OK):
         wrong["storage"] = "the data folder cannot be written"
-    if gateway.desk.idle_s > STALLED_S:
+    if gateway.desk.idle_s > IDLE_S:
         wrong["loop"] = f"it has not turned for {gateway.desk.idle_s:,.0f} s"
     stalled = gateway.desk.stalled()
-    if stalled:
-        wrong["drivers"] = f"{len(stalled)} of {gateway.desk.driven} batches' loops have not turned for a while"
-    if gateway.desk.refused_credentials:
+    if "drivers" in stalled:
+        wrong["drivers"] = (
+            f"{len(stalled['drivers'])} of {gateway.desk.driven} batches' loops have not turned for a while"
+        )
+    if "checks" in stalled:
+        wrong["checks"] = f"{len(stalled['checks'])} checks of inputs have not ended for a while"
+    if SWEEP in stalled:
+        wrong[SWEEP] = "the sweep of what is no longer kept has not ended for a while"
+    if gateway.desk.refused_credentials or gateway.watch.refused:
         wrong["provider"] = "it refuses the gateway's credentials"
+    clock = gateway.watch.clock()
+    if clock is not None:
+        wrong["clock"] = clock
     return wrong
 
 
 @router.get("/readyz", summary="Can it work?")
 async def readyz(request: Request) -> Response:
-    """200, or 503 with what is wrong in words: database, storage, loop, drivers, provider."""
+    """200, or 503 with what is wrong in words: database, storage, loop, drivers, checks, sweep, provider, clock."""
     wrong = [f"{what}: {words}" for what, words in (await wrong_with(gateway_of(request))).items()]
     return JSONResponse({"status": "not ready" if wrong else "ok", "wrong": wrong}, 503 if wrong else 200)
 
@@ -83,7 +88,7 @@ async def metrics(request: Request) -> Response:
             overview.quota(tx, row, ctx.policy, now, live) for row in tx.deployments(resource=ctx.backend.resource)
         ]
         stages = Counter(part.stage.value for part in tx.parts(resource=ctx.backend.resource, stages=UNDER_WAY))
-        stalled = len(desk.stalled())
+        stalled = len(desk.stalled().get("drivers", ()))
         return Reading(
             quotas=quotas, batches=tx.tally(ClientBatchRow, "status"), parts=dict(stages), turn_age_s=desk.idle_s,
             drivers={"turning": desk.driven - stalled, "stalled": stalled}, wrong=wrong,

@@ -30,6 +30,7 @@ from sluicegate.web.metrics import Metrics
 from sluicegate.web.protocol import BACKLOG, TOLD_MOST, Listener, TimedProtocol, affordable
 from sluicegate.web.state import Gateway
 from sluicegate.web.together import Together
+from sluicegate.web.watch import Watch
 from sluicegate.wiring import context
 
 LOG = logging.getLogger("sluicegate.work")
@@ -107,7 +108,8 @@ async def _serve(settings: Settings, listener: Listener, host: str, ready: Calla
         desk = Desk(ctx, rules, policy, checkers, _remote(settings), partial(check_fetched, settings))
         gatekeeper = Gatekeeper(ctx.store, entra)
         gateway = Gateway(
-            ctx=ctx, desk=desk, settings=settings, gatekeeper=gatekeeper, metrics=metrics, together=Together(ctx.store)
+            ctx=ctx, desk=desk, settings=settings, gatekeeper=gatekeeper, metrics=metrics, together=Together(ctx.store),
+            watch=Watch(ctx, desk),
         )  # fmt: skip
         app = make_app(gateway)
         config = uvicorn.Config(
@@ -121,9 +123,11 @@ async def _serve(settings: Settings, listener: Listener, host: str, ready: Calla
         server = _Server(config, lambda: ready(url, key), desk.stop)
         await desk.begin()
         turning = asyncio.create_task(desk.run())
+        watching = asyncio.create_task(gateway.watch.run())
         try:
             await server.serve(sockets=[listener])
         finally:
+            watching.cancel()
             desk.stop()
             await turning
             await checkers.close()

@@ -18,6 +18,7 @@ from sluicegate.web.dialects import Problem
 from sluicegate.web.metrics import Metrics
 from sluicegate.web.refusals import Refusals
 from sluicegate.web.together import Together
+from sluicegate.web.watch import Watch
 
 JSON_BYTES_MAX: Final = 1_000_000
 
@@ -32,6 +33,7 @@ class Gateway:
     gatekeeper: Gatekeeper
     metrics: Metrics
     together: Together
+    watch: Watch
     refusals: Refusals = field(default_factory=Refusals)
 
 
