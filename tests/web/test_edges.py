@@ -162,3 +162,12 @@ def test_ended_batches_are_forgotten_after_their_time(tmp_path: Path, requests_f
             assert at_provider.files.list().data == []
         finally:
             served.end()
+
+
+@pytest.mark.parametrize("window", ["24h\n", " 24h", "24h ", "24\nh", "٢٤h", "24", "8d", "59m"])
+def test_a_completion_window_is_taken_as_it_is_documented_or_not_at_all(small: Served, window: str) -> None:
+    """From ``1h`` to ``7d``: nothing around it, no other digits."""
+    body = {"input_file_id": "file-x", "endpoint": "/v1/chat/completions", "completion_window": window}
+    answer = small.client()._client.post(f"{small.url}/v1/batches", json=body, headers={"api-key": small.key})
+
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "completion_window"

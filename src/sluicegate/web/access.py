@@ -91,6 +91,7 @@ class Access:
                 extra={FIELDS: {
                     "request": name.decode(), "trace": trace[1].decode() if trace else None,
                     "key": getattr(caller, "key", None), "tenant": getattr(caller, "tenant", None),
+                    "client": (scope.get("client") or (None,))[0],
                     "batch": scope.get("state", {}).get("batch"), "ms": round(1e3 * seconds, 1), "received": received,
                     "sent": sent,
                 }},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from sluicegate.web.wire import batch_json, part_json
 router = APIRouter(tags=["batches"])
 
 WINDOW_LEAST_S, WINDOW_MOST_S = 3_600.0, 604_800.0
+WINDOW: Final = re.compile("[0-9.]{1,10}[a-z]{1,2}")
 METADATA_MOST: Final = 16
 METADATA_KEY_MOST: Final = 64
 METADATA_VALUE_MOST: Final = 512
@@ -78,7 +80,7 @@ def _wanted(body: dict[str, Any], family: Family, desk: Desk, *, strict: bool) -
         text = f"Invalid value: {given}. Supported values are: {names}."
         raise Problem(400, "invalid_value", text, param="endpoint")
     try:
-        seconds = parse_duration(window) if isinstance(window, str) and len(window) < 20 else 0.0
+        seconds = parse_duration(window) if isinstance(window, str) and WINDOW.fullmatch(window) else 0.0
     except ValueError:
         seconds = 0.0
     if strict and not family.azure and window != "24h":
