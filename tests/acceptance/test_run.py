@@ -279,6 +279,24 @@ def test_bad_lines_refuse_or_are_set_aside(provider: RunningEmulator, requests: 
     assert len(ids(results(requests))) == 199
 
 
+def test_a_line_that_fails_validation_ends_alone(provider: RunningEmulator, requests: Path) -> None:
+    """Its neighbours are answered, and its batches' failing costs them no attempt."""
+    lines = requests.read_text().splitlines()[:40]
+    for bad in (17, 30):  # the check lets a number through that the provider does not
+        lines[bad] = lines[bad].replace('"model"', '"stream":1,"model"', 1)
+    requests.write_text("\n".join(lines) + "\n")
+
+    code, output = run(provider, requests, "--attempts", "1")
+
+    assert code == 1, output
+    assert ids(results(requests)) == [f"request-{i}" for i in range(40) if i not in (17, 30)]
+    failed = [json.loads(line) for line in requests.with_name("requests.errors.jsonl").read_text().splitlines()]
+    assert [line["custom_id"] for line in failed] == ["request-17", "request-30"]
+    assert all("Streaming is not supported" in line["error"]["message"] for line in failed)
+    assert "that costs them no attempt" in output
+    assert_clean(provider)
+
+
 def test_a_request_that_the_provider_never_takes_ends_in_the_error_file(tmp_path: Path) -> None:
     """Refused alone at an empty deployment, twice: the rest is answered, and it does not wait for ever (D9)."""
     source = tmp_path / "requests.jsonl"

@@ -62,6 +62,7 @@ FAULTS: list[tuple[str, bytes, str, str]] = [
     ("model of two lines", line(body={"model": "gpt-4.1\n12:00:00 info"}), "invalid_request", "error"),
     ("model that moves the cursor", line(body={"model": "gpt\x9b2J"}), "invalid_request", "error"),
     ("GET", line(method="GET"), "invalid_request", "error"),
+    ("post in lower case", line(method="post"), "invalid_request", "error"),
     ("stream", line(body={"stream": True}), "streaming_unsupported", "error"),
     ("unserved url", line(url="/v1/audio/speech"), "invalid_url", "error"),
     ("no messages", line(body={"messages": []}), "invalid_request", "error"),

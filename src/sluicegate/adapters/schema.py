@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-REVISION = "0008"
+REVISION = "0010"
 """The newest migration: a database of this revision needs none."""
 
 metadata = sa.MetaData()
@@ -72,7 +72,7 @@ parts = sa.Table(
     _time("left_at"), _time("collected_at"), _text("output_file_id", null=True), _text("error_file_id", null=True),
     _int("seen_completed"), _int("seen_failed"), _int("answered"), _int("failed"), _int("salvaged"),
     _int("input_tokens"), _int("cached_tokens"), _int("output_tokens"), _text("error", null=True),
-    _bool("stuck"), _bool("cleaned"),
+    _bool("stuck"), _bool("cleaned"), _text("objections", null=True),
     sa.Column("reasoning_tokens", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index("parts_by_run", "run", "stage"),
     sa.Index("parts_by_deployment", "deployment", "stage"),
@@ -115,7 +115,7 @@ foreign = sa.Table(
     "foreign_batches", metadata,
     sa.Column("provider_batch", sa.Text, primary_key=True),
     _text("resource"), _text("deployment"), _text("status"), _int("tokens"), _int("quarter_chars"), _text("basis"),
-    _time("seen_at", null=False),
+    _time("seen_at", null=False), sa.Column("requests", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index("foreign_by_resource", "resource"),
 )  # fmt: skip
 

@@ -134,7 +134,7 @@ def _check_strictly(line: bytes, usual: _Usual) -> None:
     for name, value in (("custom_id", usual.custom_id), ("method", usual.method), ("url", usual.url)):
         if not value:
             raise Fault("invalid_request", f"{name} is empty.", f"Give {name} a value.")
-    if usual.method.upper() != "POST":
+    if usual.method != "POST":  # the provider refuses other spellings too, and the whole batch with them (F§1.7)
         raise Fault("invalid_request", f"The method is {usual.method!r}; the Batch API knows POST only.",
                     'Write "method": "POST".')  # fmt: skip
 

@@ -85,6 +85,8 @@ class PartRow:
         fill: What counted against the limit when it was offered, itself included.
         intent_at: When the newest intent was written; a create may be under way since then.
         progress_at: When its status or counts were last seen to change.
+        objections: JSON list of ``[line, code, message]``, where validation refused single lines of the part's file
+            (counted from 1), else None.
         left_at: When the provider freed it, by our clock; its tokens may still count for the learned release lag.
         cleaned: Its files at the provider are deleted (or are kept on purpose).
     """
@@ -130,6 +132,7 @@ class PartRow:
     cached_tokens: int = 0
     output_tokens: int = 0
     error: str | None = None
+    objections: str | None = None
     stuck: bool = False
     cleaned: bool = False
     reasoning_tokens: int = 0
@@ -154,6 +157,7 @@ class ForeignRow:
 
     Attributes:
         deployment: Its deployment's name, or ``*`` where that could not be found out: it counts on all.
+        requests: How many of its requests count against the limit of enqueued requests; 0 where there is none.
         tokens, quarter_chars: Estimate, uncalibrated; ``basis`` says from what: content, bytes, counts, or
             provisional: it is made anew at the next look.
     """
@@ -166,6 +170,7 @@ class ForeignRow:
     quarter_chars: int
     basis: str
     seen_at: float
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128
 
 from sluicegate.core import belief, join
@@ -31,6 +32,10 @@ from sluicegate.service.work import Work, requests_of, retries_of, waits_again
 DOWNLOADS_MOST: Final = 4
 """Of one part's results in a row, while they look incomplete and come out otherwise each time."""
 
+OBJECTED_MOST: Final = 100
+"""Batches of a run that failed for some of their lines and cost the other lines no attempt: should a provider name one
+line at a time, and thousands be bad, the usual number of attempts ends it."""
+
 ABSENT_S: Final = 600.0
 """So long after a batch's end its results may still be on their way though it names them (404), if it counted some."""
 
@@ -50,7 +55,7 @@ def sidecar_key(part: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """What :func:`match` found: counts, and sets of positions as text."""
+    """What :func:`match` found: counts, and sets of positions as text; ``unsent`` wait as if they had not been sent."""
 
     answered: int
     failed: int
@@ -61,6 +66,7 @@ class Match:
     unknown: int
     unreadable: int
     again: str
+    unsent: str
     given_up: int
     missing: int
     executed: int
@@ -68,7 +74,13 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What :func:`match` needs; picklable. ``tried`` says how often each position was sent, this time included."""
+    """What :func:`match` needs; picklable.
+
+    Attributes:
+        tried: How often each position was sent, this time included.
+        objections: Position → (code, message) of the lines for which validation refused the whole batch.
+        free: The other lines of such a batch have lost no attempt.
+    """
 
     files: tuple[str, str, str]
     sidecar: str
@@ -80,6 +92,8 @@ class Task:
     lines: list[Lines]
     code: str
     reason: str
+    objections: dict[int, tuple[str, str]]
+    free: bool
 
 
 def match(task: Task) -> Match:
@@ -91,7 +105,9 @@ def match(task: Task) -> Match:
             _feed(matcher, path, source)
     outcome, missing = matcher.finish()
     again: list[int] = []
-    given_up: list[int] = []
+    given_up = [position for position in missing if position in task.objections]
+    unsent = [position for position in missing if task.free and position not in task.objections]
+    missing = [] if task.free else [position for position in missing if position not in task.objections]
     for position in (*outcome.passing, *missing):
         (again if task.tried.get(position, 1) < task.attempts else given_up).append(position)
     own = _Own(task)
@@ -106,7 +122,7 @@ def match(task: Task) -> Match:
     return Match(
         answered=outcome.answered, failed=outcome.failed + len(given_up), usage=outcome.usage, counted=outcome.counted,
         estimated=outcome.estimated, doubled=outcome.doubled, unknown=outcome.unknown, unreadable=outcome.unreadable,
-        again=str(Spans.of(again)), given_up=len(given_up), missing=len(missing),
+        again=str(Spans.of(again)), unsent=str(Spans.of(unsent)), given_up=len(given_up), missing=len(missing),
         executed=outcome.executed,
     )  # fmt: skip
 
@@ -138,7 +154,8 @@ class _Own:
         lines, i = self._place[position]
         with open(lines.path, "rb", buffering=0) as source:
             raw = os.pread(source.fileno(), lines.length[i], lines.offset[i])
-        line = join.error_line(custom_id_of(raw), self._task.code, self._task.reason)
+        code, reason = self._task.objections.get(position, (self._task.code, self._task.reason))
+        line = join.error_line(custom_id_of(raw), code, reason)
         at = self._offset
         self._chunks.append(line + b"\n")
         self._offset += len(line) + 1
@@ -168,10 +185,11 @@ async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
         BackendError: a download failed, came out otherwise each time, or is not there yet; the call may be repeated.
     """
     before: str | None = None
+    free = part.objections is not None and await ctx.store.read(lambda tx: _objected(tx, part.run)) < OBJECTED_MOST
     for _ in range(DOWNLOADS_MOST):
         files = ((join.OUT, part.output_file_id), (join.ERR, part.error_file_id))
         there = [await _fetch(ctx, result_key(part.id, source), file_id) for source, file_id in files]
-        found = await ctx.workers.run(match, _task(ctx, work, part))
+        found = await ctx.workers.run(match, _task(ctx, work, part, free))
         promised = min(part.count, part.seen_completed + part.seen_failed)
         if not found.unreadable and found.executed >= promised:
             break
@@ -187,7 +205,7 @@ async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
         raise Unavailable(f"the results of {part.provider_batch} come out otherwise each time they are downloaded")
     now = ctx.clock.now()
     record = Record(now, part.run)
-    again = Spans.parse(found.again)
+    again, unsent = Spans.parse(found.again), Spans.parse(found.unsent)
 
     def write(tx: Tx) -> bool:
         if not tx.move_part(
@@ -197,13 +215,14 @@ async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
         ):  # fmt: skip
             return False
         scheduler.wait_again(tx, part, waits_again(part, again, sent=True))
+        scheduler.wait_again(tx, part, waits_again(part, unsent, sent=False))
         row, before = deployment_of(tx, part)
         after = belief.usage_seen(before, counted=found.counted, estimated=found.estimated)
         if after != before:
             tx.update_deployment(row.id, belief=belief.dump(after))
             scheduler.recharge(tx, row, before, after, ctx.policy, now)
             say_learned(record, row, before, after, part.run)
-        _say(record, part, found, len(again))
+        _say(record, part, found, len(again), len(unsent))
         record.store(tx)
         return True
 
@@ -211,6 +230,10 @@ async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
     if done:
         record.tell(ctx)
     return done
+
+
+def _objected(tx: Tx, run: str) -> int:
+    return sum(part.objections is not None for part in tx.parts(run=run, stages=frozenset({Stage.COLLECTED})))
 
 
 def _digest(paths: list[Path]) -> str:
@@ -237,12 +260,14 @@ async def give_back(ctx: Context, part: PartRow) -> None:
     await ctx.store.transact(write)
 
 
-def _say(record: Record, part: PartRow, found: Match, again: int) -> None:
+def _say(record: Record, part: PartRow, found: Match, again: int, unsent: int) -> None:
     sentence = f"part {part.id}: {found.answered:,} answered"
     if found.failed:
         sentence += f", {found.failed:,} failed for good"
     if again:
         sentence += f", {again:,} go again"
+    if unsent:
+        sentence += f", {unsent:,} wait again: the batch failed for other lines, and that costs them no attempt"
     odd = [
         f"{count:,} {what}"
         for count, what in (
@@ -293,7 +318,7 @@ async def _resuming(ctx: Context, file_id: str) -> AsyncIterator[bytes]:
             return
 
 
-def _task(ctx: Context, work: Work, part: PartRow) -> Task:
+def _task(ctx: Context, work: Work, part: PartRow, free: bool) -> Task:
     positions, hashes, tokens = array("I"), array("Q"), array("I")
     for start, stop in requests_of(part).spans:
         positions.extend(range(start, stop))
@@ -305,11 +330,14 @@ def _task(ctx: Context, work: Work, part: PartRow) -> Task:
     tried = {p: attempt + 1 for attempt, spans in retries_of(part).items() for p in spans}
     code, reason = _why_missing(part)
     lines, _ = lines_of(ctx, work, part)
+    objected = msgspec.json.decode(part.objections or "[]", type=list[tuple[int, str, str]])
     return Task(
         files=tuple(str(ctx.blobs.path(result_key(part.id, source))) for source in range(3)),  # type: ignore[arg-type]
         sidecar=str(ctx.blobs.path(sidecar_key(part.id))), positions=positions, hashes=hashes,
         tokens=tokens, tried=tried, attempts=ctx.policy.attempts, lines=lines,
         code=code, reason=reason,
+        # Line n of the part's file is its n-th request; of several objections to a line the first is kept.
+        objections={positions[line - 1]: (code, message) for line, code, message in reversed(objected)}, free=free,
     )  # fmt: skip
 
 

@@ -236,7 +236,7 @@ def _end(tx: Tx, record: Record, part: PartRow, batch: ProviderBatch, now: float
     errors = "; ".join(f"{e.code}: {e.message}" for e in batch.errors) or None
     changes |= {
         "left_at": now, "output_file_id": batch.output_file_id, "error_file_id": batch.error_file_id, "error": errors,
-        "status": batch.status.value,
+        "status": batch.status.value, "objections": _objections(part, batch),
     }  # fmt: skip
     if not tx.move_part(part.id, Stage.HELD, Stage.ENDED, **changes):
         return
@@ -252,6 +252,14 @@ def _end(tx: Tx, record: Record, part: PartRow, batch: ProviderBatch, now: float
         EventKind.ENDED, f"{batch.id} ended as {batch.status.value}" + (f": {errors}" if errors else ""), run=part.run,
         part=part.id, deployment=row.name, provider_batch=batch.id, status=batch.status.value,
     )  # fmt: skip
+
+
+def _objections(part: PartRow, batch: ProviderBatch) -> str | None:
+    """What validation refused line by line; None where it names no line, or one that the part's file does not have."""
+    named = [(e.line, e.code, e.message) for e in batch.errors if e.line is not None]
+    if batch.status is not BatchStatus.FAILED or not named or not all(1 <= line <= part.count for line, *_ in named):
+        return None
+    return msgspec.json.encode(named).decode()
 
 
 async def _missing(ctx: Context, missing: set[str]) -> None:
