@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from sluicegate.adapters.counters import TiktokenCounter, default_counter
 from sluicegate.adapters.workers import InlineWorkers
+from sluicegate.core import check
+from sluicegate.core.estimate import Tally, tally
 from sluicegate.core.index import Flag, Index
+from sluicegate.core.limits import Model
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
 from sluicegate.errors import UsageError
@@ -169,3 +172,26 @@ def test_copies_are_plain_and_known_by_their_content(tmp_path: Path) -> None:
     for name in (".", "missing.jsonl"):
         with pytest.raises(UsageError):
             copy_in_sync(str(tmp_path / name), tmp_path / "x")
+
+
+def test_a_line_that_no_counting_rule_expected_is_an_estimate_and_the_others_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever stands in one line, of another client's batch too, ends neither the check nor a command."""
+
+    def breaks(url: str, body: dict[str, Any], model: Model) -> Tally:
+        if "odd" in body:
+            raise TypeError("as a rule that is missing a case would")
+        return tally(url, body, model)
+
+    monkeypatch.setattr(check, "tally", breaks)
+    messages = [{"role": "user", "content": "hi"}]
+    lines = [line(body={"model": "gpt-4.1", "messages": messages, "odd": "x" * 400}), line(custom_id="b")]
+    for rules in (CheckRules(dialect=Dialect.OPENAI), CheckRules(dialect=Dialect.OPENAI, lenient=True)):
+        content = b"\n".join(lines)
+        found = check.Scanner(rules, default_counter().count, "x").run(io.BytesIO(content), 0, len(content))
+
+        assert found.index.tokens[0] == -(-found.index.chars[0] // 4) > 100
+        assert found.index.flags[0] & Flag.ESTIMATED
+        assert 0 < found.index.tokens[1] < 20
+        assert not found.problems

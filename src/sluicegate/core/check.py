@@ -206,7 +206,7 @@ class Scanner:
         at, size = span or (0, 0)
         if size > 0xFFFF:
             raise Fault("invalid_request", "The model's name is longer than any name.", "Write the deployment's name.")
-        counted = tally(request.url, request.body, model)
+        counted = _tally(request, model)
         kind = self._kind(request, model)
         ordinal = len(self.scan.index)
         self._append(
@@ -304,6 +304,14 @@ class Scanner:
                 Problem(file=self._name, line=at, custom_id=custom_id, code=code, severity=severity, message=message,
                         remedy=remedy)
             )  # fmt: skip
+
+
+def _tally(request: Request, model: Model) -> Tally:
+    try:
+        return tally(request.url, request.body, model)
+    except Exception as error:  # noqa: BLE001 whatever one line is, also one of another client's batch, all others are counted
+        reason = f"its body is not as any rule expects ({type(error).__name__}): characters ÷ 4 are taken"
+        return Tally(fixed=-(-request.chars // 4), reasons=[reason])
 
 
 def _hash(custom_id: str) -> int:

@@ -55,7 +55,8 @@ def _chat(body: dict[str, Any], out: Tally, model: Model) -> None:
             _message(message, out, model)
     out.fixed += PER_REQUEST
     _tools(body.get("tools"), out)
-    for function in body.get("functions") or []:
+    functions = body.get("functions")
+    for function in functions if isinstance(functions, list) else []:
         _function(function, out)
     _schema(body.get("response_format"), out)
 
@@ -89,7 +90,8 @@ def _part(part: Any, out: Tally, model: Model) -> None:
     if kind in ("image_url", "input_image"):
         _image(part, out, model)
     elif kind == "input_audio":
-        data = (part.get("input_audio") or {}).get("data")
+        audio = part.get("input_audio")
+        data = audio.get("data") if isinstance(audio, dict) else audio
         size = len(data) if isinstance(data, str) else 0
         out.fixed += round(size / 1024 * AUDIO_PER_KB)
         out.reasons.append("audio: no counting rule is published")

@@ -88,7 +88,8 @@ def size_of(url: str) -> tuple[int, int] | None:
         raw = base64.b64decode(part[: len(part) // 4 * 4])
     except (binascii.Error, ValueError):
         return None
-    return _png(raw) or _gif(raw) or _webp(raw) or _jpeg(raw)
+    size = _png(raw) or _gif(raw) or _webp(raw) or _jpeg(raw)
+    return size if size is not None and min(size) >= 1 else None
 
 
 def _png(raw: bytes) -> tuple[int, int] | None:
