@@ -133,11 +133,12 @@ class TokenLimitExceeded(CallRefused):
 
     Args:
         limit: The number in the text ("30K" gives 30,000), or None where the text has none.
+        dimension: What is used up: ``tokens`` or, as OpenAI limits embeddings too, ``requests``.
     """
 
-    def __init__(self, message: str, *, limit: int | None, status: int | None = 400) -> None:
+    def __init__(self, message: str, *, limit: int | None, dimension: str = "tokens", status: int | None = 400) -> None:
         super().__init__(message, status=status, code="token_limit_exceeded")
-        self.limit = limit
+        self.limit, self.dimension = limit, dimension
 
 
 class FileNotReady(CallRefused):

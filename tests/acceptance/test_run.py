@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from benchmarks import workload
 
@@ -118,6 +119,39 @@ def test_openais_dialect_works_with_the_sdks_own_variables(requests: Path) -> No
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert ids(results(requests)) == wanted(requests)
+        assert_clean(provider)
+
+
+def test_a_limit_of_enqueued_requests_is_learned_and_says_nothing_of_tokens(tmp_path: Path) -> None:
+    """OpenAI's second dimension: one refusal, the number is kept to, others' requests count, the token limit stays."""
+    source = tmp_path / "requests.jsonl"
+    request = {"method": "POST", "url": "/v1/embeddings"}
+    lines = [
+        json.dumps({"custom_id": f"r{i}", **request, "body": {"model": "text-embedding-3-small", "input": f"text {i}"}})
+        for i in range(150)
+    ]
+    source.write_text("\n".join(lines) + "\n")
+    longer = [line.replace("text ", "text of others, " * 25) for line in lines[:20]]
+    config = tmp_path / "emulator.toml"
+    config.write_text("enqueued_requests_max = 60\n")
+    sluicegate = [sys.executable, "-m", "sluicegate"]
+    common = ["--poll", "0.2s", "--state", str(tmp_path / "state"), "--json"]
+    options = FAST | {"limit": "3M", "rate": 400, "config": str(config)}
+    with emulator("--dialect", "openai", "--deployment", "text-embedding-3-small", **options) as provider:
+        env = os.environ | {"OPENAI_BASE_URL": provider.openai_url, "OPENAI_API_KEY": "any"}
+        client = openai.OpenAI(base_url=provider.openai_url, api_key="any")
+        others = client.files.create(file=("others.jsonl", "\n".join(longer).encode()), purpose="batch")
+        client.batches.create(input_file_id=others.id, endpoint="/v1/embeddings", completion_window="24h")
+        done = subprocess.run(
+            [*sluicegate, "run", str(source), *common], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=90, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ids(results(source)) == [f"r{i}" for i in range(150)]
+        events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        learned = [event for event in events if event.get("event") == "limit_changed"]
+        assert [event.get("requests_limit") for event in learned] == [60]
+        assert sum(provider.report()["refusals"].values()) == 1
         assert_clean(provider)
 
 

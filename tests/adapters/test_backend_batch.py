@@ -299,7 +299,18 @@ async def test_refusals_at_create_are_told_apart(server: Server, status: int, bo
 
     assert type(caught.value) is kind
     if isinstance(caught.value, TokenLimitExceeded):
-        assert caught.value.limit == 30_000
+        assert (caught.value.limit, caught.value.dimension) == (30_000, "tokens")
+
+
+async def test_a_refusal_of_enqueued_requests_at_create_names_their_limit(server: Server) -> None:
+    """OpenAI's second dimension: its number is none of tokens."""
+    text = "Enqueued request limit reached for m in organization org-x. Limit: 1,000,000 enqueued requests."
+    server.script = [reply(400, error("token_limit_exceeded", text))]
+    async with connected(server.url) as backend:
+        with pytest.raises(TokenLimitExceeded) as caught:
+            await create(backend)
+
+    assert (caught.value.limit, caught.value.dimension) == (1_000_000, "requests")
 
 
 @pytest.mark.parametrize(

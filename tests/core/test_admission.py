@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate.core.admission import Admit, Gate, HoldBack, decide
-from sluicegate.core.belief import Allowance, Belief, Pace
+from sluicegate.core.belief import Allowance, Belief, Pace, requests_refused
 
 PROVEN = Allowance(limit=60_000, source="header", proven=60_000, searching=False)
 
@@ -136,3 +136,13 @@ def test_a_request_that_exceeds_the_limit_only_by_the_margin_goes_alone_at_an_em
     assert isinstance(alone, Admit) and alone.alone and (alone.size, alone.size_at_need) == (60_000, 61_000)
     shared = decide(gate(largest=61_000, waiting=99_000, held=1), 0.0)
     assert isinstance(shared, Admit) and not shared.alone and shared.size < 60_000
+
+
+def test_a_gate_that_is_full_of_requests_says_so() -> None:
+    """Where the provider limits enqueued requests as well, they have a sentence of their own."""
+    told = requests_refused(Belief(creates_answered=1), 0.0, offered_at=0.0, fill=150, limit=60)
+    held = decide(gate(belief=told, requests=60), 1.0)
+
+    assert isinstance(held, HoldBack) and "limit of enqueued requests is reached: 60 of 60" in held.reason
+    assert isinstance(decide(gate(belief=told, requests=59), 1.0), Admit)
+    assert isinstance(decide(gate(belief=told, requests=None), 1.0), Admit)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sluicegate.core import belief as b
 from sluicegate.core.belief import Belief
+from sluicegate.core.limits import ENQUEUED_REQUESTS_MAX
 
 
 def refuse(belief: Belief, now: float, fill: int, limit: int | None = None, **more: object) -> Belief:
@@ -270,3 +271,28 @@ def test_a_floor_that_was_lost_and_reached_again_does_not_make_probes_frequent()
     assert rare > 2.0
     assert accept(belief, 25_000, 301.0).probe_backoff == rare
     assert accept(belief, 31_000, 301.0).probe_backoff == 1.0
+
+
+def test_a_refusal_of_requests_moves_the_limit_of_requests_and_nothing_about_tokens() -> None:
+    """OpenAI's second dimension (F§3.1): its number is believed for a day, then the documented one is tried again."""
+    before = accept(Belief(), 30_000, 0.0)
+    after = b.requests_refused(before, 10.0, offered_at=5.0, fill=150, limit=60)
+
+    assert before.requests_limit(10.0) == ENQUEUED_REQUESTS_MAX
+    assert after.requests_limit(11.0) == 60
+    assert b.allowance(after, None, 11.0) == b.allowance(before, None, 11.0)
+    assert after.requests_limit(10.0 + b.REQUESTS_BELIEVED_S) == ENQUEUED_REQUESTS_MAX
+
+
+def test_refusals_of_requests_below_the_number_leave_room_for_a_while_and_slow_down() -> None:
+    """Others of the organisation hold what is not seen; a burst is one piece of evidence."""
+    first = b.requests_refused(Belief(), 10.0, offered_at=5.0, fill=40, limit=1_000)
+    burst = b.requests_refused(first, 11.0, offered_at=6.0, fill=40, limit=1_000)
+    second = b.requests_refused(first, 20.0, offered_at=15.0, fill=20, limit=1_000)
+
+    assert first.requests_limit(11.0) == 20 and not first.requests.calm_until > 10.0
+    assert burst == first
+    assert second.requests_limit(21.0) == 10 and second.requests.calm_until > 20.0
+    assert second.requests_limit(1_000.0) == ENQUEUED_REQUESTS_MAX
+    assert accept(second, 30_000, 30.0).requests.in_a_row == 0
+    assert b.load(b.dump(second)) == second

@@ -399,8 +399,9 @@ def refused(call: Call, reply: Reply, *, scrub: Scrubber, now: Callable[[], floa
     if reply.status in (401, 403):
         return _not_let_in(call, reply.status, message)
     if call.kind is Kind.CREATE and reply.status in (400, 429) and refusal.is_token_refusal(said.code, said.text):
-        limit = refusal.limit_in_text(said.message)
-        return TokenLimitExceeded(message, limit=limit, status=reply.status)
+        dimension = refusal.dimension_in_text(said.message)
+        limit = refusal.limit_in_text(said.message, dimension)
+        return TokenLimitExceeded(message, limit=limit, dimension=dimension, status=reply.status)
     if reply.status == 429:
         if code == "insufficient_quota":
             return ProviderRefused(f"the account has no credit left: {message}. Waiting does not help; see its billing")

@@ -50,6 +50,7 @@ class Gate:
         tenant_share: How much its tenant may, all its runs together; a run without a tenant is one of its own.
         one_over_share: It may exceed its share by one request: nothing of its tenant's is under way, and it is the first.
         serial: How many parts this run has cut, for sizes that differ.
+        requests: How many requests count, where the provider limits enqueued requests as well, else None.
     """
 
     limits: Allowance
@@ -73,6 +74,7 @@ class Gate:
     files_left: int
     poll_s: float
     part_s_least: float
+    requests: int | None = None
 
     @property
     def fill(self) -> int:
@@ -145,6 +147,14 @@ def _obstacle(gate: Gate, now: float) -> HoldBack | None:
         return HoldBack(
             reason="the provider's limit of batch creations per hour is reached", until=gate.creates_left_at
         )
+    if gate.requests is not None:
+        if now < gate.belief.requests.calm_until:
+            return HoldBack(reason="slowed down after refusals", until=gate.belief.requests.calm_until)
+        most = gate.belief.requests_limit(now)
+        if gate.requests >= most:
+            return HoldBack(
+                reason=f"the provider's limit of enqueued requests is reached: {gate.requests:,} of {most:,}"
+            )
     if gate.files_left <= 0:
         return HoldBack(reason="the resource holds as many files as it may; waiting for some to be deleted")
     if gate.limits.searching and gate.unproven > (1 if gate.limits.limit is None else 0):

@@ -16,6 +16,8 @@ from typing import Final
 
 import msgspec
 
+from sluicegate.core.limits import ENQUEUED_REQUESTS_MAX
+
 CALM_START_S: Final = 30.0
 """The wait before a first probe where no batch has ended yet, so that nothing is known of the deployment's pace."""
 
@@ -46,6 +48,9 @@ LAG_PATIENCE: Final = 6.0
 
 SMOOTHING: Final = 0.3
 
+REQUESTS_BELIEVED_S: Final = 86_400.0
+"""For how long a learned limit of enqueued requests stands; the documented one is tried again then, for one refusal."""
+
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How long the deployment's batches take, as exponentially weighted means over ended batches.
@@ -63,6 +68,22 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     rate: float | None = None
     served: float = 1.0
     ended: int = 0
+
+
+class EnqueuedRequests(msgspec.Struct, frozen=True, kw_only=True):
+    """What is believed of the limit of enqueued *requests*, the second dimension (OpenAI's embeddings, F§3.1).
+
+    Attributes:
+        limit: As refusals told it, or None: the documented one. It counts until ``until``.
+        evidence_at: When the newest piece of evidence came in; what was offered before it tells nothing new.
+        in_a_row: Refusals since something was accepted; ``calm_until`` is when to offer again.
+    """
+
+    limit: int | None = None
+    until: float = 0.0
+    evidence_at: float = 0.0
+    in_a_row: int = 0
+    calm_until: float = 0.0
 
 
 class Belief(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +112,7 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
     text_factor: float | None = None
     char_factor: float | None = None
     pace: Pace = Pace()
+    requests: EnqueuedRequests = EnqueuedRequests()
 
     # -- counting ---------------------------------------------------------------------------------------------------
 
@@ -124,6 +146,11 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
     def chars_factor(self) -> float:
         """What the provider counts at create per four characters of the bodies."""
         return self.char_factor if self.char_factor is not None else 1.0
+
+    def requests_limit(self, now: float) -> int:
+        """How many requests may be enqueued, where the provider limits them."""
+        told = self.requests.limit if now < self.requests.until else None
+        return ENQUEUED_REQUESTS_MAX if told is None else told
 
     def charge(self, tokens: int, quarter_chars: int, margin: float) -> int:
         """Tokens to reserve for requests that we estimate at ``tokens`` and whose bodies have 4 × ``quarter_chars``.
@@ -303,6 +330,7 @@ def accepted(belief: Belief, now: float, *, fill: int, proven: int, offered_at: 
         reuse_proven=not tried and (belief.reuse_proven or 0.0 < belief.released_at < offered_at),
         probe_backoff=1.0 if belief.refused_at and proven > beaten else belief.probe_backoff,
         reach=min(REACH_MOST, belief.reach * GROWTH) if probing and known is not None else belief.reach,
+        requests=msgspec.structs.replace(belief.requests, in_a_row=0),
     )
 
 
@@ -393,6 +421,39 @@ def refused(
     return msgspec.structs.replace(
         belief, ceiling=fill, floor=floor, soft=max(1, soft), calm_until=now + _calm(belief, in_a_row)
     )
+
+
+def requests_refused(belief: Belief, now: float, *, offered_at: float, fill: int, limit: int | None) -> Belief:
+    """A part was refused for want of enqueued *requests*; nothing of this is said of tokens.
+
+    Args:
+        offered_at: When it was offered, as in :func:`refused`.
+        fill: Requests that counted at its create by our books, itself included.
+        limit: The number in the refusal's text, or None.
+    """
+    before = belief.requests
+    burst = offered_at < before.evidence_at
+    in_a_row = before.in_a_row + (0 if burst else 1)
+    until = now + REQUESTS_BELIEVED_S
+    if limit is None or fill <= limit:
+        # No number, or others hold what is not seen: room for half, for as long as that may last.
+        if burst:
+            return belief
+        limit = max(1, min(fill, belief.requests_limit(now)) // 2)
+        until = now + PROBE_AFTER_HOLDS * (belief.pace.hold_s or CALM_START_S)
+    requests = EnqueuedRequests(
+        limit=limit, until=until, evidence_at=before.evidence_at if burst else now, in_a_row=in_a_row,
+        calm_until=now + _calm(belief, in_a_row),
+    )  # fmt: skip
+    return msgspec.structs.replace(belief, requests=requests)
+
+
+def requests_told(belief: Belief, now: float, limit: int) -> Belief:
+    """The number in a refusal of requests that came before us; one of our own says more."""
+    if now < belief.requests.until:
+        return belief
+    requests = msgspec.structs.replace(belief.requests, limit=limit, until=now + REQUESTS_BELIEVED_S)
+    return msgspec.structs.replace(belief, requests=requests)
 
 
 def _between(floor: int, ceiling: int) -> int:

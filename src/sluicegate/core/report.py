@@ -55,8 +55,8 @@ class EventKind(StrEnum):
     CUT = "cut"  # part, deployment, requests, tokens, reserved, reason
     HELD_BACK = "held_back"  # deployment, reason
     ACCEPTED = "accepted"  # part, provider_batch
-    REFUSED = "refused"  # part, deployment, message, limit
-    LIMIT_CHANGED = "limit_changed"  # deployment, limit, previous, source, reason
+    REFUSED = "refused"  # part, deployment, message, limit, dimension
+    LIMIT_CHANGED = "limit_changed"  # deployment, limit (or requests_limit), previous, source, reason
     CALIBRATED = "calibrated"  # deployment, factor, previous
     FOREIGN = "foreign"  # deployment, tokens, provider_batches
     STATUS = "status"  # part, provider_batch, status, completed, failed

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Final
 
+from sluicegate.core.limits import counts_requests
 from sluicegate.core.report import EventKind
 from sluicegate.core.rows import ForeignRow, scope
 from sluicegate.core.types import ProviderBatch
@@ -38,13 +40,8 @@ async def observe(ctx: Context, resource: str, batches: list[ProviderBatch]) -> 
             rows.append(await _estimate(ctx, resource, batch, first.seen_at if first else now))
         elif known[batch.id].status != batch.status.value:
             before = known[batch.id]
-            rows.append(
-                ForeignRow(
-                    provider_batch=before.provider_batch, resource=resource, deployment=before.deployment,
-                    status=batch.status.value, tokens=before.tokens, quarter_chars=before.quarter_chars,
-                    basis=before.basis, seen_at=now,
-                )
-            )  # fmt: skip
+            requests = max(before.requests, _requests(ctx, batch))
+            rows.append(replace(before, status=batch.status.value, requests=requests, seen_at=now))
     if not rows and not ended:
         return
     record = Record(now)
@@ -70,6 +67,7 @@ async def observe(ctx: Context, resource: str, batches: list[ProviderBatch]) -> 
 async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: float) -> ForeignRow:
     """What a batch of others holds: from its file's content, else its bytes, else its number of requests."""
     deployment, tokens, quarters, basis = batch.model, 0, 0, "content"
+    requests = _requests(ctx, batch)
     key = f"foreign/{ctx.ids.new('look')}.jsonl"  # of this look: another process may read the same batch now
     try:
         if batch.input_file_id is None:
@@ -86,6 +84,7 @@ async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: floa
             )  # fmt: skip
             index = seen.indexes[0]
             tokens, quarters = sum(index.tokens), sum(c // 4 for c in index.chars)
+            requests = len(index) if requests else 0
             models = Counter(group.model for group in index.groups)
             deployment = deployment or next(iter(models), None)
     except (CallRefused, ProviderRefused):
@@ -100,8 +99,13 @@ async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: floa
         await ctx.blobs.delete(key)
     return ForeignRow(
         provider_batch=batch.id, resource=resource, deployment=deployment or ANY, status=batch.status.value,
-        tokens=tokens, quarter_chars=quarters, basis=basis, seen_at=now,
+        tokens=tokens, quarter_chars=quarters, basis=basis, seen_at=now, requests=requests,
     )  # fmt: skip
+
+
+def _requests(ctx: Context, batch: ProviderBatch) -> int:
+    """How many requests count against the limit of enqueued requests, as far as the list tells; 0 where there is none."""
+    return max(1, batch.requests_total) if counts_requests(ctx.backend.dialect, batch.endpoint or "") else 0
 
 
 def _usual(tx: Tx, resource: str, deployment: str | None) -> int:

@@ -12,7 +12,7 @@ from sluicegate.core.admission import Admit, Gate, HoldBack
 from sluicegate.core.belief import Belief
 from sluicegate.core.ledger import Balance, Dimension, Verb
 from sluicegate.core.lifecycle import Stage
-from sluicegate.core.limits import ENQUEUED_REQUESTS_MAX, counts_requests
+from sluicegate.core.limits import counts_requests
 from sluicegate.core.report import EventKind
 from sluicegate.core.rows import DemandRow, DeploymentRow, PartRow, RunRow, scope
 from sluicegate.core.tenancy import TenantRow
@@ -61,6 +61,19 @@ def standing(tx: Tx, deployment: DeploymentRow, known: Belief, policy: Policy, n
         foreign=foreign,
         lagging=lagging,
         parts=tx.parts(deployment=deployment.id, stages=COUNTING),
+    )
+
+
+def enqueued_requests(
+    tx: Tx, deployment: DeploymentRow, known: Belief, policy: Policy, dialect: Dialect, now: float
+) -> int:
+    """What counts against a deployment's limit of enqueued requests: ours, others', and what ended too lately."""
+    lag = max(known.lag_s(now), policy.release_lag_s)
+    lately = tx.left_since(deployment.id, now - lag) if lag else []
+    return (
+        tx.balance(deployment.id, Dimension.REQUESTS).total
+        + sum(row.requests for row in tx.foreign(deployment.resource) if row.deployment in (deployment.name, "*"))
+        + sum(part.count for part in lately if counts_requests(dialect, part.url))
     )
 
 
@@ -121,15 +134,18 @@ def _turn(
         if doubly is not None:
             return TooLarge(part=doubly)
     refused = [part for part in refusals if not part.cleaned]
-    again = _offer_again(refused, work, known, margin, waits, verdict)
+    most = policy.requests_max
+    if gate.requests is not None:
+        most = min(most, known.requests_limit(now) - gate.requests)
+    again = _offer_again(refused, work, known, margin, waits, verdict, most)
     chosen: cut.Slice | None
     if again is not None:
         chosen, file_id, attempt = again
         group = next(p.group for p in refused if p.file_id == file_id)
     else:
-        chosen, file_id, attempt = _cut(tx, work, run, known, policy, group, waits, verdict.size), None, 0
+        chosen, file_id, attempt = _cut(work, known, policy, group, waits, verdict.size, most), None, 0
         if chosen is None and verdict.size_at_need > verdict.size:
-            chosen = _cut(tx, work, run, known, policy, group, waits, verdict.size_at_need)
+            chosen = _cut(work, known, policy, group, waits, verdict.size_at_need, most)
     if chosen is None:
         return HoldBack(reason=f"the next request does not fit into the room of {verdict.size:,} tokens")
     part = PartRow(
@@ -164,10 +180,15 @@ async def still_fits(ctx: Context, part: PartRow) -> bool:
         assert row is not None, "a part's deployment has a row"
         known = belief.load(row.belief)
         now = ctx.clock.now()
-        limit = belief.allowance(known, cap_of(tx, row, tx.run(part.run), frozenset({part.run})), now).limit
+        run = tx.run(part.run)
+        limit = belief.allowance(known, cap_of(tx, row, run, frozenset({part.run})), now).limit
         stands = standing(tx, row, known, ctx.policy, now)
-        later = sum(p.charge for p in stands.parts if p.stage is Stage.RESERVED and p.created_at > part.created_at)
-        fill = stands.balance.total + stands.foreign + stands.lagging - later
+        later = [p for p in stands.parts if p.stage is Stage.RESERVED and p.created_at > part.created_at]
+        fill = stands.balance.total + stands.foreign + stands.lagging - sum(p.charge for p in later)
+        if run is not None and counts_requests(dialect := Dialect(run.dialect), part.url):
+            requests = enqueued_requests(tx, row, known, ctx.policy, dialect, now)
+            if requests - sum(p.count for p in later if counts_requests(dialect, p.url)) > known.requests_limit(now):
+                return False
         return known.refused_at <= part.created_at and (limit is None or fill <= limit or part.charge > limit)
 
     return await ctx.store.transact(fits)
@@ -208,6 +229,8 @@ def _gate(
         one_over = first == run.id and not any(holdings[r] for r in siblings)
     creates, creates_at = _creates_left(tx, run.resource, policy, now)
     per_second = (policy.creates_per_hour or 0) / 3600
+    dialect = Dialect(run.dialect)
+    counted = counts_requests(dialect, work.groups[group].url)
     return Gate(
         limits=limits, belief=known, reserved=stands.balance.reserved, held=stands.balance.held,
         foreign=stands.foreign, lagging=stands.lagging,
@@ -218,6 +241,7 @@ def _gate(
         creates_left=creates, creates_left_at=creates_at, poll_s=policy.poll_s,
         files_left=policy.files_max - tx.files_kept(run.resource),
         part_s_least=2.0 / per_second if per_second else 0.0,
+        requests=enqueued_requests(tx, row, known, policy, dialect, now) if counted else None,
     )  # fmt: skip
 
 
@@ -253,13 +277,14 @@ def _refused_alone(refused: list[PartRow], waits: Spans, number: int | None, lim
 
 
 def _offer_again(
-    refused: list[PartRow], work: Work, known: Belief, margin: float, waits: Spans, verdict: Admit
+    refused: list[PartRow], work: Work, known: Belief, margin: float, waits: Spans, verdict: Admit, most: int
 ) -> tuple[cut.Slice, str, int] | None:
-    """A refused part whose file is still at the provider and fits now (D11)."""
+    """A refused part whose file is still at the provider and fits now (D11), also by its requests, at most ``most``."""
     for part in refused:
         requests = requests_of(part)
         charge = known.charge(part.tokens, part.quarter_chars, margin)
-        if part.file_id and charge <= verdict.size and 2 * charge >= verdict.size and not requests - waits:
+        fits = part.count <= most and charge <= verdict.size
+        if part.file_id and fits and 2 * charge >= verdict.size and not requests - waits:
             chosen = cut.Slice(
                 requests=requests, count=part.count, tokens=part.tokens, quarter_chars=part.quarter_chars,
                 bytes=part.bytes, charge=charge,
@@ -268,18 +293,10 @@ def _offer_again(
     return None
 
 
-def _cut(
-    tx: Tx, work: Work, run: RunRow, known: Belief, policy: Policy, group: int, waits: Spans, size: int
-) -> cut.Slice | None:
-    requests_max = policy.requests_max
-    if counts_requests(Dialect(run.dialect), work.groups[group].url):
-        held = tx.balance(scope(run.resource, work.deployment_of(group)), Dimension.REQUESTS).total
-        requests_max = min(requests_max, ENQUEUED_REQUESTS_MAX - held)
-    if requests_max <= 0:
-        return None
+def _cut(work: Work, known: Belief, policy: Policy, group: int, waits: Spans, size: int, most: int) -> cut.Slice | None:
     target = work.deployment_of(group)
     redirected = len(msgspec.json.encode(target)) if target != work.groups[group].model else 0
-    bounds = cut.Bounds(charge=size, requests=requests_max, bytes=policy.bytes_max, extra_bytes=redirected)
+    bounds = cut.Bounds(charge=size, requests=most, bytes=policy.bytes_max, extra_bytes=redirected)
     return cut.cut(waits, work.columns, bounds, lambda t, q: known.charge(t, q, policy.margin))
 
 
@@ -302,6 +319,10 @@ def _reserve(tx: Tx, part: PartRow, gate: Gate, verdict: Admit, now: float, dial
     # The rule that everything exists for (D2); an unknown limit and a lone request on margin are the two exceptions.
     if limit is not None and not verdict.alone and gate.fill + part.charge > limit:
         raise SluicegateError(f"part {part.id} would exceed the limit: {gate.fill} + {part.charge} > {limit}")
+    if gate.requests is not None and gate.requests + part.count > (most := gate.belief.requests_limit(now)):
+        raise SluicegateError(
+            f"part {part.id} would exceed the limit: {gate.requests} + {part.count} requests > {most}"
+        )
     amounts = {Dimension.TOKENS: part.charge}
     if counts_requests(dialect, part.url):
         amounts[Dimension.REQUESTS] = part.count

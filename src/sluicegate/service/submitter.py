@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from sluicegate.core import belief, submission
-from sluicegate.core.ledger import Verb
+from sluicegate.core.ledger import Dimension, Verb
 from sluicegate.core.lifecycle import Stage
+from sluicegate.core.refusal import Refusal
 from sluicegate.core.report import EventKind
 from sluicegate.core.rows import DeploymentRow, PartRow
 from sluicegate.core.types import Accepted, BatchStatus, ProviderBatch
@@ -185,7 +186,8 @@ async def _create(ctx: Context, work: Work, part: PartRow) -> None:
             metadata=submission.metadata(part.id, attempt, work.run.digest),
         )
     except TokenLimitExceeded as error:
-        await refuse(ctx, part.id, Stage.SUBMITTING, str(error), error.limit)
+        said = Refusal(limit=error.limit, dimension=Dimension(error.dimension), deployment=None, message=str(error))
+        await refuse(ctx, part.id, Stage.SUBMITTING, said)
     except (FileNotReady, Throttled, Unavailable):
         # Nothing was made: the intent is over, the file stays.
         await ctx.store.transact(lambda tx: tx.move_part(part.id, Stage.SUBMITTING, Stage.RESERVED))
@@ -231,16 +233,16 @@ async def hold(ctx: Context, part_id: str, answer: Accepted) -> None:
     record.tell(ctx)
 
 
-async def refuse(ctx: Context, part_id: str, stage: Stage, message: str, limit: int | None) -> None:
-    """A part was refused for want of enqueued tokens: its requests wait again, at no cost of attempts (D11)."""
+async def refuse(ctx: Context, part_id: str, stage: Stage, refusal: Refusal) -> None:
+    """A part was refused for want of enqueued tokens or requests: its requests wait again, at no cost of attempts (D11)."""
     now = ctx.clock.now()
     record = Record(now)
-    await ctx.store.transact(lambda tx: refuse_in(tx, ctx, record, part_id, stage, message, limit, now))
+    await ctx.store.transact(lambda tx: refuse_in(tx, ctx, record, part_id, stage, refusal, now))
     record.tell(ctx)
 
 
 def refuse_in(
-    tx: Tx, ctx: Context, record: Record, part_id: str, stage: Stage, message: str, limit: int | None, now: float, *,
+    tx: Tx, ctx: Context, record: Record, part_id: str, stage: Stage, refusal: Refusal, now: float, *,
     crowded: bool = False,
 ) -> None:  # fmt: skip
     """:func:`refuse` within a transaction; ``stage`` is SUBMITTING (at create) or HELD (after validating).
@@ -249,28 +251,49 @@ def refuse_in(
         crowded: The look that shows the refusal also shows batches of others that were not known yet.
     """
     part = tx.part(part_id)
-    if part is None or not tx.move_part(part_id, stage, Stage.REFUSED, error=message):
+    if part is None or not tx.move_part(part_id, stage, Stage.REFUSED, error=refusal.message):
         return
-    offered_at = part.intent_at or now
     row, before = deployment_of(tx, part)
+    if refusal.dimension is Dimension.REQUESTS:
+        after = _requests_refused(tx, ctx, part, row, before, refusal.limit, now)
+    else:
+        after = _tokens_refused(tx, part, row, before, refusal.limit, now, crowded=crowded)
     scheduler.close(tx, part, Verb.VOID if stage is Stage.SUBMITTING else Verb.RELEASE, now)
     scheduler.wait_again(tx, part, waits_again(part, requests_of(part), sent=False))
-    hold_s = before.pace.hold_s or 60.0
-    left = [p.left_at for p in tx.left_since(row.id, now - 4 * hold_s) if p.left_at is not None]
-    after = belief.refused(
-        before, now, offered_at=offered_at, fill=part.fill, others=part.fill - part.charge, limit=limit,
-        freed=now - max(left) if left else None, probing=part.probing,
-        crowded=crowded or any(f.seen_at >= offered_at for f in tx.foreign(row.resource) if f.deployment in (row.name, "*")),
-    )  # fmt: skip
     if stage is Stage.SUBMITTING:
         after = msgspec.structs.replace(after, creates_answered=after.creates_answered + 1)
     tx.update_deployment(row.id, belief=belief.dump(after))
     record.add(
-        EventKind.REFUSED, f"part {part.id} of {part.charge:,} tokens was refused: {message}", run=part.run,
-        part=part.id, deployment=row.name, message=message, limit=limit,
+        EventKind.REFUSED, f"part {part.id} of {part.charge:,} tokens was refused: {refusal.message}", run=part.run,
+        part=part.id, deployment=row.name, message=refusal.message, limit=refusal.limit, dimension=refusal.dimension,
     )  # fmt: skip
     say_learned(record, row, before, after, part.run)
     record.store(tx)
+
+
+def _tokens_refused(
+    tx: Tx, part: PartRow, row: DeploymentRow, before: belief.Belief, limit: int | None, now: float, *, crowded: bool
+) -> belief.Belief:
+    offered_at = part.intent_at or now
+    hold_s = before.pace.hold_s or 60.0
+    left = [p.left_at for p in tx.left_since(row.id, now - 4 * hold_s) if p.left_at is not None]
+    return belief.refused(
+        before, now, offered_at=offered_at, fill=part.fill, others=part.fill - part.charge, limit=limit,
+        freed=now - max(left) if left else None, probing=part.probing,
+        crowded=crowded or any(f.seen_at >= offered_at for f in tx.foreign(row.resource) if f.deployment in (row.name, "*")),
+    )  # fmt: skip
+
+
+def _requests_refused(
+    tx: Tx, ctx: Context, part: PartRow, row: DeploymentRow, before: belief.Belief, limit: int | None, now: float
+) -> belief.Belief:
+    """What counted when the part was offered: what counts now and what ended meanwhile, without what was offered later."""
+    offered_at = part.intent_at or now
+    counting = tx.parts(deployment=row.id, stages=scheduler.COUNTING)
+    later = sum(p.count for p in counting if p.intent_at is None or p.intent_at > offered_at)
+    ended = sum(p.count for p in tx.left_since(row.id, offered_at))
+    fill = scheduler.enqueued_requests(tx, row, before, ctx.policy, ctx.backend.dialect, now) + ended - later
+    return belief.requests_refused(before, now, offered_at=offered_at, fill=max(fill, part.count), limit=limit)
 
 
 def deployment_of(tx: Tx, part: PartRow) -> tuple[DeploymentRow, belief.Belief]:
@@ -292,6 +315,12 @@ def say_learned(
             EventKind.LIMIT_CHANGED,
             f"{row.name}: the enqueued-token limit is taken as {new.limit:,} now{told}, known from: {new.source}",
             run=run, deployment=row.name, limit=new.limit, previous=old.limit, source=new.source,
+        )  # fmt: skip
+    if (most := after.requests_limit(at)) != (previous := before.requests_limit(at)):
+        record.add(
+            EventKind.LIMIT_CHANGED,
+            f"{row.name}: the limit of enqueued requests is taken as {most:,} now (it was {previous:,}), known from: refusal",
+            run=run, deployment=row.name, requests_limit=most, previous=previous, source="refusal",
         )  # fmt: skip
     if after.lag_s(at) > before.lag_s(at):
         record.add(

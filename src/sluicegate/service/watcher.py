@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from sluicegate.core import belief, submission
-from sluicegate.core.ledger import Verb
+from sluicegate.core.ledger import Dimension, Verb
 from sluicegate.core.lifecycle import PROVEN, Stage
-from sluicegate.core.refusal import is_token_refusal, limit_in_text
+from sluicegate.core.refusal import parse
 from sluicegate.core.report import EventKind
 from sluicegate.core.rows import DeploymentRow, PartRow, ResourceRow, scope
 from sluicegate.core.types import BatchStatus, ProviderBatch
@@ -190,10 +190,9 @@ def _observe(
     tx: Tx, ctx: Context, record: Record, part: PartRow, batch: ProviderBatch, now: float, *, crowded: bool = False
 ) -> None:
     """One batch of ours, as the list shows it now; ``crowded``: others' batches have come that were not known yet."""
-    refusal = next((e for e in batch.errors if is_token_refusal(e.code, e.message)), None)
+    refusal = next((found for e in batch.errors if (found := parse(e.code, e.message)) is not None), None)
     if batch.status is BatchStatus.FAILED and refusal is not None:
-        limit = limit_in_text(refusal.message)
-        refuse_in(tx, ctx, record, part.id, Stage.HELD, refusal.message, limit, now, crowded=crowded)
+        refuse_in(tx, ctx, record, part.id, Stage.HELD, refusal, now, crowded=crowded)
         return
     changes: dict[str, object] = {}
     if part.validated_at is None and batch.status in PROVEN:
@@ -316,33 +315,38 @@ async def forget(ctx: Context, part: PartRow, reason: str) -> bool:
 
 async def _learn_from_the_past(ctx: Context, sight: Sight, batches: list[ProviderBatch]) -> None:
     """Refusals of batches that failed before we came tell the limit (D9); only the newest of each deployment counts."""
-    newest: dict[str, tuple[float, int]] = {}
+    newest: dict[tuple[str, Dimension], tuple[float, int]] = {}
     for batch in batches:
         if batch.id in sight.refusals_read or not batch.errors or not batch.model:
             continue
         sight.refusals_read.add(batch.id)
         for error in batch.errors:
-            number = limit_in_text(error.message) if is_token_refusal(error.code, error.message) else None
+            found = parse(error.code, error.message)
             at = batch.created_at or 0.0
-            if number is not None and at >= newest.get(batch.model, (0.0, 0))[0]:
-                newest[batch.model] = (at, number)
+            if found is None or found.limit is None:
+                continue
+            if at >= newest.get((batch.model, found.dimension), (0.0, 0))[0]:
+                newest[batch.model, found.dimension] = (at, found.limit)
     if not newest:
         return
     record = Record(ctx.clock.now())
 
     def write(tx: Tx) -> None:
-        for name, (_, number) in newest.items():
+        for (name, dimension), (_, number) in newest.items():
             row = tx.deployment(scope(ctx.backend.resource, name))
             if row is None:
                 row = DeploymentRow(id=scope(ctx.backend.resource, name), resource=ctx.backend.resource, name=name,
                                     model=None, belief=belief.dump(belief.Belief()))  # fmt: skip
                 tx.insert(row)
             before = belief.load(row.belief)
-            if before.known is not None:
+            if dimension is Dimension.REQUESTS:
+                after = belief.requests_told(before, record.at, number)
+            elif before.known is None:
+                after = msgspec.structs.replace(
+                    before, known=number, known_source="refusal", known_at=record.at, refused_at=record.at
+                )
+            else:
                 continue
-            after = msgspec.structs.replace(
-                before, known=number, known_source="refusal", known_at=record.at, refused_at=record.at
-            )
             tx.update_deployment(row.id, belief=belief.dump(after))
             say_learned(record, row, before, after)
         record.store(tx)
