@@ -98,11 +98,12 @@ class Joiner:
                 assert place.failed[ordinal], f"request {ordinal} was answered twice"
                 self.settled -= 1
                 self.failed -= 1
-            place.part[ordinal] = number
+                place.part[ordinal] = 0
             place.source[ordinal] = settled.source[i]
             place.failed[ordinal] = settled.failed[i]
             place.offset[ordinal] = settled.offset[i]
             place.length[ordinal] = settled.length[i]
+            place.part[ordinal] = number  # last: `advance` reads in another thread, and takes this for all
             self.settled += 1
             self.failed += settled.failed[i]
 
