@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
@@ -64,6 +65,40 @@ def test_an_answer_beats_a_passing_failure_whichever_comes_first() -> None:
         assert (outcome.answered, dict(outcome.passing), missing) == (1, {}, [])
 
 
+def test_an_answer_beats_a_failure_for_good_whichever_comes_first() -> None:
+    """It is paid for, and it is what the client asked for; the other line is a finding."""
+    good, bad = line("a", prompt_tokens=110, completion_tokens=7), line("a", 400)
+    for order in ([(ERR, bad), (OUT, good)], [(OUT, good), (ERR, bad)]):
+        outcome, missing = match(order, ["a"])
+
+        assert (outcome.answered, outcome.failed, outcome.doubled, missing) == (1, 0, 1, [])
+        assert (list(outcome.settled.source), list(outcome.settled.failed)) == ([OUT], [0])
+        assert (outcome.settled.offset[0], outcome.settled.length[0]) == (
+            0 if order[0][0] == OUT else len(bad) + 1,
+            len(good),
+        )
+        assert (outcome.usage.input_tokens, outcome.counted, outcome.estimated) == (110, 110, 100)
+
+
+@pytest.mark.parametrize("error", [None, {}, "", {"code": None, "message": None}, {"code": None, "message": ""}])
+def test_an_error_that_says_nothing_is_none(error: Any) -> None:
+    """A request that was answered is not sent, and paid for, once more."""
+    outcome, _ = match([(OUT, line("a", 200, error))], ["a"])
+
+    assert (outcome.answered, dict(outcome.passing)) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("status", "counts"),
+    [("200", (1, 0, 0)), ("400", (0, 1, 0)), ("429", (0, 0, 1)), ("0", (0, 0, 1)), ("", (0, 0, 1)), ("ok", (0, 0, 1))],
+)
+def test_a_status_that_is_written_as_a_text_counts_as_its_number(status: str, counts: tuple[int, int, int]) -> None:
+    """(answered, failed, passing)."""
+    outcome, _ = match([(OUT, line("a", status))], ["a"])  # type: ignore[arg-type]
+
+    assert (outcome.answered, outcome.failed, len(outcome.passing)) == counts
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([200, 400, 429, 500, 0]), st.booleans()), max_size=40))
 def test_every_request_is_settled_passing_or_missing_and_never_two_of_them(
     rows: list[tuple[int, int, bool]],
@@ -77,6 +112,9 @@ def test_every_request_is_settled_passing_or_missing_and_never_two_of_them(
     everything = settled + list(outcome.passing) + missing
     assert sorted(everything) == list(range(10))
     assert outcome.answered + outcome.failed == len(settled)
+    assert outcome.failed == sum(outcome.settled.failed)
+    assert set(settled) >= {n for n, status, _ in rows if status == 200}
+    assert outcome.answered == len({n for n, status, _ in rows if status == 200})
 
 
 def test_a_sidecar_brings_its_columns_back_and_a_torn_one_is_refused() -> None:

@@ -54,7 +54,7 @@ class _Line(msgspec.Struct):
 
 
 class _ResponseHead(msgspec.Struct):
-    status_code: int | None = None
+    status_code: int | str | None = None
     body: msgspec.Raw = _NULL
 
 
@@ -83,6 +83,11 @@ class Settled:
         self.failed.append(failed)
         self.offset.append(offset)
         self.length.append(length)
+
+    def put(self, entry: int, source: int, failed: bool, offset: int, length: int) -> None:
+        """Let entry number ``entry`` have another line."""
+        self.source[entry], self.failed[entry] = source, failed
+        self.offset[entry], self.length[entry] = offset, length
 
     def to_bytes(self) -> bytes:
         """The sidecar's content."""
@@ -116,6 +121,7 @@ class Outcome:
             input and ours, to calibrate by.
         executed: Requests whose line says what came of them, not that the batch's end left them undone.
         doubled, unknown: Findings, counted.
+        failures: Position → its number in ``settled``, of those that failed for good.
     """
 
     settled: Settled = field(default_factory=Settled)
@@ -129,6 +135,7 @@ class Outcome:
     doubled: int = 0
     unknown: int = 0
     unreadable: int = 0
+    failures: dict[int, int] = field(default_factory=dict)
 
 
 class Matcher:
@@ -162,20 +169,28 @@ class Matcher:
         if at is None:
             out.unknown += 1
             return
-        if self._answered[at]:
-            out.doubled += 1
-            return
         position = self._positions[at]
         status, usage = _read_response(parsed.response)
         code = parsed.error.code if isinstance(parsed.error, _Error) else parsed.error
         self._executed[at] |= status is not None or not _passing(status, code)
-        good = parsed.error is None and status is not None and 200 <= status < 300
+        good = not _says_error(parsed.error) and status is not None and 200 <= status < 300
+        if self._answered[at]:
+            out.doubled += 1
+            if good and position in out.failures:
+                # An answer beats any failure of the same request, whichever comes first.
+                out.settled.put(out.failures.pop(position), source, False, offset, len(line))
+                out.answered, out.failed = out.answered + 1, out.failed - 1
+                if usage is not None:
+                    self._count(usage, self._tokens[at])
+            return
         if not good and _passing(status, code):
             out.passing[position] = (source, offset, len(line))
             return
-        # An answer beats a passing failure of the same request, whichever comes first.
+        # What is final beats a passing failure of the same request, whichever comes first.
         out.passing.pop(position, None)
         self._answered[at] = True
+        if not good:
+            out.failures[position] = len(out.settled)
         out.settled.add(position, source, not good, offset, len(line))
         if good:
             out.answered += 1
@@ -220,6 +235,18 @@ def is_passing(line: bytes) -> bool:
     return code == MISSING or _passing(status, code)
 
 
+def _says_error(error: _Error | str | None) -> bool:
+    """An error without a code and a message is none, as null is."""
+    return bool(error.code is not None or error.message) if isinstance(error, _Error) else bool(error)
+
+
+def _status(given: int | str | None) -> int | None:
+    """A line's status, also where it is written as a text."""
+    if isinstance(given, str):
+        return int(given) if given.isascii() and given.isdigit() and len(given) <= 3 else None
+    return given
+
+
 def _read_response(raw: msgspec.Raw) -> tuple[int | None, dict[str, Any] | None]:
     try:
         head = _head.decode(raw)
@@ -232,7 +259,7 @@ def _read_response(raw: msgspec.Raw) -> tuple[int | None, dict[str, Any] | None]
     except msgspec.DecodeError:  # a body that is no object: an answer all the same
         body = None
     usage = body.usage if body is not None else None
-    return head.status_code, usage if isinstance(usage, dict) else None
+    return _status(head.status_code), usage if isinstance(usage, dict) else None
 
 
 def _passing(status: int | None, code: str | int | None) -> bool:
