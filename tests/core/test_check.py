@@ -34,6 +34,11 @@ def line(**changes: Any) -> bytes:
     return json.dumps(request(**changes)).encode()
 
 
+def twice(more: bytes) -> bytes:
+    """A line with ``more`` in its body."""
+    return line().replace(b'"model"', more + b', "model"')
+
+
 def without(name: str) -> bytes:
     return json.dumps({key: value for key, value in request().items() if key != name}).encode()
 
@@ -65,6 +70,10 @@ FAULTS: list[tuple[str, bytes, str, str]] = [
     ("model of two lines", line(body={"model": "gpt-4.1\n12:00:00 info"}), "invalid_request", "error"),
     ("model that moves the cursor", line(body={"model": "gpt\x9b2J"}), "invalid_request", "error"),
     ("GET", line(method="GET"), "invalid_request", "error"),
+    ("stream twice", twice(b'"stream": true, "stream": false'), "invalid_json_line", "error"),
+    ("max_tokens twice", twice(b'"max_tokens": 9, "max_tokens": 5'), "invalid_json_line", "error"),
+    ("model twice, once with an escape", twice(rb'"\u006dodel": "gpt-4o"'), "invalid_json_line", "error"),
+    ("body twice, once with an escape", line()[:-1] + rb', "bod\u0079": {}}', "invalid_json_line", "error"),
     ("post in lower case", line(method="post"), "invalid_request", "error"),
     ("stream", line(body={"stream": True}), "streaming_unsupported", "error"),
     ("unserved url", line(url="/v1/audio/speech"), "invalid_url", "error"),
@@ -101,6 +110,36 @@ async def test_a_good_line_has_no_problem_and_the_cookbooks_count(tmp_path: Path
     start, length = index.model_at[0], index.model_length[0]
     assert content[start : start + length] == b'"gpt-4.1"'
     assert Index.read(io.BytesIO(b"".join(index.chunks()))) == index
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (line()[:-1] + b', "x": "\xff"}', "not valid UTF-8 at byte 157."),
+        (line(body={"user": "#"}).replace(b"#", b"\xff"), "not valid UTF-8 at byte 159."),
+        (line(body={"user": "#"}).replace(b"#", rb"\ud800"), "has half of a surrogate pair"),
+        (line()[:-1] + rb', "x": "\ud800"}', "has half of a surrogate pair"),
+        (line(body={"user": "\U0001f600"})[:-9], "not parseable as valid JSON: Input data was truncated."),
+    ],
+)
+async def test_what_is_wrong_with_a_text_is_said_of_the_line(tmp_path: Path, content: bytes, sentence: str) -> None:
+    """Bytes are counted in the line and not in a field; a pair that is cut by the line's end is not half of one."""
+    found = await look(tmp_path, content + b"\n")
+
+    assert sentence in found.problems.listed[0].message
+
+
+def test_numbers_and_depths_beyond_pythons_in_fields_that_nobody_reads_end_nothing() -> None:
+    """They are the provider's to judge."""
+    deep = b"[" * 980 + b"]" * 980
+    for content in (
+        line()[:-1] + b', "x": ' + b"9" * 5_000 + b"}",
+        line()[:-1] + b', "x": ' + deep + rb', "m\u0061x": "\ud83d\ude00"}',
+    ):
+        content = content.replace(b'"a"', rb'"\ud83d\ude00"').replace(b'"role"', b'"url": 1, "role"')
+        found = check.Scanner(OPENAI, default_counter().count, "x").run(io.BytesIO(content), 0, len(content))
+
+        assert len(found.index) == 1
 
 
 async def test_duplicates_name_both_lines(tmp_path: Path) -> None:

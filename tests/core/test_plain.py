@@ -50,7 +50,7 @@ def written(draw: st.DrawFn) -> bytes:
     spaces = draw(st.sampled_from([(", ", ": "), (",", ":"), (" , ", " : ")]))
     text = json.dumps({k: value[k] for k in keys}, ensure_ascii=draw(st.booleans()), separators=spaces)
     line = text.encode("utf-8", "surrogatepass")
-    spoil = draw(st.integers(0, 14))
+    spoil = draw(st.integers(0, 17))
     if spoil == 0:
         line = line.replace(b'"messages"', b'"model": "again", "messages"')
     elif spoil == 1:
@@ -73,6 +73,17 @@ def written(draw: st.DrawFn) -> bytes:
         line += line  # two on one line
     elif spoil == 10:
         line = line.replace(b", ", b",\n", 1)  # one on two lines
+    elif spoil == 11:
+        key = draw(st.sampled_from(["max_tokens", "max_completion_tokens", "stream", "user", "messages", "body"]))
+        value = draw(st.sampled_from(["5", "999999", "null", "[]", "true"]))
+        line = line.replace(b'"model"', f'"{key}": {value}, "{key}": {value}, "model"'.encode(), 1)
+    elif spoil == 12:
+        key = draw(
+            st.sampled_from([r"mod\u0065l", r"\u006dodel", r"m\u0061x_tokens", r"max\u005Ftokens", r"\u0062ody", "é"])
+        )
+        line = line.replace(b'"messages"', f'"{key}": "gpt-4o", "messages"'.encode(), 1)
+    elif spoil == 13:
+        line = line[:-1] + rb', "bod\u0079": {"model": "gpt-4o", "messages": []}}'
     elif spoil == 8:
         line = line.replace(b'"content"', b'"content": "before", "content"')
     return line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,7 +71,15 @@ _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """In no name, and in a log or on a screen they would be lines and commands."""
 
-_ACTED_ON: Final = ("custom_id", "method", "url", "body", "model", "messages", "input")
+ACTED_ON: Final = (
+    "custom_id", "method", "url", "body", "model", "messages", "input", "prompt", "instructions", "suffix", "tools",
+    "functions", "response_format", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens",
+)  # fmt: skip
+"""Keys that decide what is sent, counted or refused: none may stand twice in one object."""
+
+_ACTED_ON: Final = re.compile(rb'"(?:%b)"' % "|".join(ACTED_ON).encode())
+_ESCAPED_KEY: Final = re.compile(rb'"[a-z_]*+\\u00[567]')
+"""How a key that may be one of those begins if a letter of it is written as an escape."""
 
 
 def read(line: bytes, *, lenient: bool = False, needs_model: bool = True) -> Request:
@@ -115,6 +124,10 @@ def _unusual(line: bytes) -> tuple[_Usual, bytes, Any]:
         parts = _decode_parts(line)
         body = _decode(parts.body) if bytes(parts.body) else None
     except UNREADABLE as error:
+        if not line.isascii():
+            _check_utf8(line)  # the decoder's offset is one within a field
+        if _SURROGATE.search(line):
+            _check_surrogates(line)
         raise _bad_json(line, error) from None
     if not line.isascii():
         _check_utf8(line)
@@ -129,7 +142,8 @@ def _unusual(line: bytes) -> tuple[_Usual, bytes, Any]:
 def _check_strictly(line: bytes, usual: _Usual) -> None:
     if _SURROGATE.search(line):
         _check_surrogates(line)
-    if any(line.count(b'"%b"' % name.encode()) > 1 for name in _ACTED_ON):
+    names = _ACTED_ON.findall(line)
+    if len(names) != len(set(names)) or _ESCAPED_KEY.search(line):
         _check_repeated(line)
     for name, value in (("custom_id", usual.custom_id), ("method", usual.method), ("url", usual.url)):
         if not value:
@@ -164,12 +178,8 @@ def _missing(name: str) -> Fault:
 
 def _bad_json(line: bytes, error: Exception) -> Fault:
     why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    if isinstance(error, UnicodeDecodeError):
-        why = f"it is not valid UTF-8 at byte {error.start + 1}"
-    elif re.search(rb"\b(NaN|-?Infinity)\b", line):
+    if re.search(rb"\b(NaN|-?Infinity)\b", line):
         why += " (NaN and Infinity are not JSON)"
-    elif _SURROGATE.search(line):
-        why += " (half of a surrogate pair)"
     return Fault(
         "invalid_json_line", f"This line is not parseable as valid JSON: {why}.", "Write one JSON object a line."
     )
@@ -178,9 +188,11 @@ def _bad_json(line: bytes, error: Exception) -> Fault:
 def _check_surrogates(line: bytes) -> None:
     try:
         json.dumps(json.loads(line), ensure_ascii=False).encode()
-    except (UnicodeEncodeError, ValueError):
+    except UnicodeEncodeError:
         raise Fault("invalid_json_line", "The line has half of a surrogate pair (\\ud800 … \\udfff).",
                     "Write the character whole, or leave it out.") from None  # fmt: skip
+    except (ValueError, RecursionError):
+        return  # no JSON, or numbers and depths beyond Python's: not for this reason
 
 
 def _check_repeated(line: bytes) -> None:
@@ -188,11 +200,12 @@ def _check_repeated(line: bytes) -> None:
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [key for key, _ in items]
-        repeated.extend(key for key in _ACTED_ON if names.count(key) > 1)
+        repeated.extend(key for key in ACTED_ON if names.count(key) > 1)
         return dict(items)
 
     repeated: list[str] = []
-    json.loads(line, object_pairs_hook=pairs)
+    with suppress(ValueError, RecursionError):  # in fields that nobody reads: numbers and depths beyond Python's
+        json.loads(line, object_pairs_hook=pairs)
     if repeated:
         raise Fault("invalid_json_line", f"The key {repeated[0]!r} stands twice in one object.", "Write it once.")
 

@@ -51,10 +51,13 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_lines = msgspec.json.Decoder(_Line).decode_lines
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _BODY: Final = re.compile(rb'"body"\s*:\s*(?={)')
-_KEYS: Final = re.compile(rb'"(?:body|m(?:odel|essages))"')
+_KEYS: Final = re.compile(rb'"(?:body|m(?:odel|essages|ax_(?:completion_)?tokens))"')
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00[567]")
+"""Hardly anybody writes a letter so; where one is, a key may be written with it."""
 
-KEYS: Final = ([b'"body"', b'"model"', b'"messages"'], [b'"body"', b'"messages"', b'"model"'])
-"""Each once, in either order."""
+NEEDED: Final = frozenset({b'"model"', b'"messages"'})
+KEYS: Final = ([b'"model"', b'"messages"'], [b'"messages"', b'"model"'], [b'"model"', b'"messages"', b'"max_tokens"'])
+"""Within the body, as they usually come: each once, and no second body behind it."""
 
 QUOTES_BEFORE: Final = 14
 """Quotes before the body where it comes last: around four keys and three values, none of which stands twice."""
@@ -82,6 +85,7 @@ class Plain(msgspec.Struct, gc=False):
 def read(block: bytes, lines: Sequence[bytes]) -> Iterator[Plain | None]:
     """Each line's request, or None where the line is not plain; ``lines`` are those of ``block``."""
     spelled: dict[str, tuple[bytes, int]] = {}  # a model → how its key and value were written last, the value's length
+    escaped, ascii_only = _ESCAPED_LETTER.search(block) is not None, block.isascii()
     for line, decoded in zip(lines, _decoded(block, lines), strict=True):
         if decoded is None:
             yield None
@@ -90,7 +94,8 @@ def read(block: bytes, lines: Sequence[bytes]) -> Iterator[Plain | None]:
         found = _BODY.search(line)
         if (
             found is None or not line.endswith(b"}}") or line.count(b'"', 0, found.end()) != QUOTES_BEFORE
-            or _KEYS.findall(line) not in KEYS or decoded.method != "POST" or not decoded.custom_id
+            or ((keys := _KEYS.findall(line, found.end())) not in KEYS and not _each_once(keys))
+            or (escaped and _ESCAPED_LETTER.search(line)) or decoded.method != "POST" or not decoded.custom_id
         ):  # fmt: skip
             yield None
             continue
@@ -113,9 +118,14 @@ def read(block: bytes, lines: Sequence[bytes]) -> Iterator[Plain | None]:
         written, length = spelled[name]
         yield Plain(
             decoded.custom_id, decoded.url, name, body.messages,
-            len(line) - start - 1 if line.isascii() else len(line[start:-1].decode()),
+            len(line) - start - 1 if ascii_only or line.isascii() else len(line[start:-1].decode()),
             at + len(written) - length, length, wanted,
         )  # fmt: skip
+
+
+def _each_once(keys: list[bytes]) -> bool:
+    once = frozenset(keys)
+    return len(once) == len(keys) and once >= NEEDED and b'"body"' not in once
 
 
 def _decoded(block: bytes, lines: Sequence[bytes]) -> Iterable[_Line | None]:
