@@ -180,6 +180,21 @@ async def test_azure_serves_fewer_urls_and_no_fine_tuned_models(tmp_path: Path) 
     assert tuned.problems.listed[0].code == "model_not_found"
 
 
+async def test_fine_tuned_is_asked_of_the_deployment_that_a_line_goes_to(tmp_path: Path) -> None:
+    """--deployment and the gateway's names change it; what the line says then counts no more."""
+    tuned, base = line(body={"model": "ft:gpt-4.1:mine"}), line(body={"model": "any"})
+    models = {"tuned": "ft:gpt-4.1:mine", "plain": "gpt-4.1"}
+    for content, rules, codes in (
+        (tuned, {"redirect": "plain"}, []),
+        (base, {"redirect": "tuned"}, ["model_not_found"]),
+        (base, {"names": {"any": "tuned"}}, ["model_not_found"]),
+    ):
+        given = CheckRules(dialect=Dialect.AZURE, models=models, **rules)  # type: ignore[arg-type]
+        found = await look(tmp_path, content + b"\n", rules=given)
+
+        assert [p.code for p in found.problems.listed] == codes
+
+
 async def test_the_same_id_in_two_inputs_is_no_error_but_marked(tmp_path: Path) -> None:
     """Each input is a file of its own; on the wire the second one goes under another id."""
     found = await look(tmp_path, line(), line())

@@ -65,7 +65,8 @@ def check_request(request: Request, model: Model, rules: CheckRules) -> None:
         raise Fault("invalid_request", f"{needed.capitalize()} parameter is required.", f'Give "{needed}" a value.')
     if needed == "messages" and not isinstance(body["messages"], list):
         raise Fault("invalid_type", "messages is not a list.", 'Write "messages": [{"role": …, "content": …}].')
-    target = rules.models.get(request.model, request.model)
+    name = rules.redirect or rules.names.get(request.model, request.model)
+    target = rules.models.get(name, name)
     if rules.dialect is Dialect.AZURE and (target.startswith("ft:") or ".ft-" in target):
         raise Fault("model_not_found", "Fine-tuned models cannot be used with Azure's Batch API.",
                     "Use a Global Batch or Data Zone Batch deployment of a base model.")  # fmt: skip
