@@ -81,6 +81,29 @@ def test_an_image_without_extent_has_no_known_size(width: int, height: int) -> N
     assert images.size_of("data:image/png;base64," + base64.b64encode(header).decode()) is None
 
 
+@pytest.mark.parametrize(("name", "init"), [("gpt-4o", 7), ("gpt-4.1", 7), ("gpt-35-turbo", 10), ("gpt-4-turbo", 10)])
+def test_a_function_costs_more_before_4o(name: str, init: int) -> None:
+    """The cookbook's two figures; 12 at the end and 3 for the answer are the same for all."""
+    body = {"messages": [], "tools": [{"type": "function", "function": {"name": "f"}}]}
+
+    assert tally("/v1/chat/completions", body, model_of(name, {})).fixed == init + 12 + 3
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("gpt-4o", 85 + 4 * 170), ("my-gpt-4o-mini-batch", 2_833 + 4 * 5_667), ("gpt-4.1", 85 + 4 * 170),
+        ("gpt-4.1-mini-batch", 1_659), ("gpt-5.4", 1_229), ("computer-use-preview", 65 + 4 * 129),
+    ],
+)  # fmt: skip
+def test_an_image_is_counted_by_the_rule_of_the_very_model(name: str, tokens: int) -> None:
+    """1024 × 1024 (F§8.4): a family's mini and nano have rules of their own, also under a deployment's name."""
+    picture = {"type": "image_url", "image_url": {"url": "https://example.org/1024.png"}}
+    body = {"messages": [{"content": [picture]}]}
+
+    assert tally("/v1/chat/completions", body, model_of(name, {})).fixed == tokens + 3 + 3
+
+
 @given(st.lists(st.tuples(st.sampled_from(URLS), BODIES), min_size=1, max_size=4), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_any_body_is_scanned(requests: list[tuple[str, dict[str, Any]]], lenient: bool) -> None:

@@ -46,6 +46,21 @@ def test_deployments_are_recognised_by_the_model_in_their_name() -> None:
     assert not model_of("prod", {}).known
 
 
+@pytest.mark.parametrize(
+    ("name", "context", "output"),
+    [
+        ("gpt-5", 400_000, 128_000), ("gpt-5-2025-08-07", 400_000, 128_000), ("gpt-5-mini", 400_000, 128_000),
+        ("gpt-5-chat-latest", 128_000, 16_384), ("gpt-5.4", 1_050_000, 128_000), ("gpt-5.4-nano-batch", 400_000, 128_000),
+        ("gpt-5.6-sol", None, None), ("gpt-5.9", None, None), ("gpt-4", None, None),
+    ],
+)  # fmt: skip
+def test_a_model_has_the_numbers_of_its_own_page_or_none(name: str, context: int | None, output: int | None) -> None:
+    """A request is refused by a number that was published for this very model, never by a relative's."""
+    model = model_of(name, {})
+
+    assert (model.context, model.output, model.known) == (context, output, True)
+
+
 def test_prices_are_the_models_own_or_none() -> None:
     """A dated version is its model; an unknown name costs None, not nothing."""
     assert cost("gpt-4.1-2025-04-14", 1_000_000, 1_000_000) == 5.0

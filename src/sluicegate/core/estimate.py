@@ -18,10 +18,10 @@ from sluicegate.core.limits import Model
 PER_MESSAGE, PER_NAME, PER_REQUEST = 3, 1, 3
 """Tokens around each message, for a ``name``, and to begin the answer (cookbook)."""
 
-FUNCTION_INIT, FUNCTION_END = 7, 12
+FUNCTION_INIT, FUNCTION_INIT_BEFORE_4O, FUNCTION_END = 7, 10, 12
 PROPERTIES_INIT, PROPERTY_KEY = 3, 3
 ENUM_INIT, ENUM_ITEM = -3, 3
-"""Tokens around tools' functions, for the 4o family (cookbook, ``num_tokens_for_tools``)."""
+"""Tokens around tools' functions (cookbook, ``num_tokens_for_tools``); gpt-3.5 and gpt-4 take more at the beginning."""
 
 AUDIO_PER_KB: Final = 4.0
 """Tokens per kilobyte of base64 audio: about 10 tokens a second at 16 kHz mono; an upper guess, no rule is published."""
@@ -54,10 +54,10 @@ def _chat(body: dict[str, Any], out: Tally, model: Model) -> None:
         if isinstance(message, dict):
             _message(message, out, model)
     out.fixed += PER_REQUEST
-    _tools(body.get("tools"), out)
+    _tools(body.get("tools"), out, model)
     functions = body.get("functions")
     for function in functions if isinstance(functions, list) else []:
-        _function(function, out)
+        _function(function, out, model)
     _schema(body.get("response_format"), out)
 
 
@@ -112,10 +112,10 @@ def _image(part: dict[str, Any], out: Tally, model: Model) -> None:
     if size is None:
         size = images.USUAL_SIZE
         out.reasons.append("an image's size is not known (given by URL, or no known format): taken as 1024 × 1024")
-    out.fixed += images.tokens(model.name, *size, str(detail))
+    out.fixed += images.tokens(model.called, *size, str(detail))
 
 
-def _tools(tools: Any, out: Tally) -> None:
+def _tools(tools: Any, out: Tally, model: Model) -> None:
     if not isinstance(tools, list) or not tools:
         return
     for tool in tools:
@@ -123,17 +123,18 @@ def _tools(tools: Any, out: Tally) -> None:
             continue
         inner = tool.get("function") if isinstance(tool.get("function"), dict) else tool
         if tool.get("type", "function") == "function":
-            _function(inner, out)
+            _function(inner, out, model)
         else:
             out.texts.extend(_strings(tool))
             out.reasons.append(f"a tool of type {tool.get('type')!r}: no counting rule is published")
     out.fixed += FUNCTION_END
 
 
-def _function(function: Any, out: Tally) -> None:
+def _function(function: Any, out: Tally, model: Model) -> None:
     if not isinstance(function, dict):
         return
-    out.fixed += FUNCTION_INIT
+    # The families before 4o are those of cl100k_base (F§8.1).
+    out.fixed += FUNCTION_INIT_BEFORE_4O if model.encoding == "cl100k_base" else FUNCTION_INIT
     description = str(function.get("description") or "").removesuffix(".")
     out.shared.append(f"{function.get('name', '')}:{description}")
     parameters = function.get("parameters")
@@ -179,7 +180,7 @@ def _responses(body: dict[str, Any], out: Tally, model: Model) -> None:
     if isinstance(body.get("instructions"), str):
         out.fixed += PER_MESSAGE + 1
         out.shared.append(body["instructions"])
-    _tools(body.get("tools"), out)
+    _tools(body.get("tools"), out, model)
     text = body.get("text")
     _schema(text.get("format") if isinstance(text, dict) else None, out)
     if body.get("previous_response_id") or body.get("prompt") or body.get("conversation"):

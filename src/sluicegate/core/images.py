@@ -48,6 +48,7 @@ _RULES: Final[dict[str, Tiles | Patches]] = {
     "o1": Tiles(base=75, tile=150),
     "o3": Tiles(base=75, tile=150),
     "o4-mini": Patches(multiplier=1.72, budget=1_536),
+    "computer-use-preview": Tiles(base=65, tile=129),
 }
 _OTHERWISE: Final = Patches(multiplier=2.46, budget=1_536)
 

@@ -7,7 +7,7 @@ AZ: Azure OpenAI, "Batch quota and limits" and "How to use global batch". OA: Op
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sluicegate.core.types import Dialect
@@ -128,6 +128,7 @@ class Model:
         context: Tokens of input and output together, or None if not known.
         output: Most output tokens, or None.
         known: False for a name that no family fits: counted with o200k_base, and marked as an estimate.
+        called: The given name from the family's on: its image rule goes by it (a family's mini and nano differ).
     """
 
     name: str
@@ -135,19 +136,34 @@ class Model:
     context: int | None = None
     output: int | None = None
     known: bool = True
+    called: str = ""
 
 
-# Context windows and outputs: OA model pages, as of 2026-08. Longest prefix wins.
+# Context windows and outputs: OA model pages, as of 2026-08; of the gpt-5 families: AZ, MicrosoftDocs/azure-ai-docs
+# articles/foundry/openai/includes/models-azure-direct-openai.md @00bb554, 2026-06-11. Longest prefix wins.
 _FAMILIES: Final = (
     Model(name="gpt-4.1", encoding="o200k_base", context=1_047_576, output=32_768),
     Model(name="gpt-4.5", encoding="o200k_base", context=128_000, output=16_384),
     Model(name="gpt-4o", encoding="o200k_base", context=128_000, output=16_384),
     Model(name="chatgpt-4o", encoding="o200k_base", context=128_000, output=16_384),
     Model(name="gpt-4-turbo", encoding="cl100k_base", context=128_000, output=4_096),
+    # No numbers for gpt-4: on Azure the name covers versions of 8,192, 32,768 and 128,000 tokens.
     Model(name="gpt-4", encoding="cl100k_base"),
     Model(name="gpt-3.5-turbo", encoding="cl100k_base", context=16_385, output=4_096),
     Model(name="gpt-35-turbo", encoding="cl100k_base", context=16_385, output=4_096),
-    Model(name="gpt-5", encoding="o200k_base"),
+    Model(name="gpt-5", encoding="o200k_base", context=400_000, output=128_000),
+    Model(name="gpt-5-chat", encoding="o200k_base", context=128_000, output=16_384),
+    Model(name="gpt-5-pro", encoding="o200k_base", context=400_000),  # providers differ in its output
+    Model(name="gpt-5.", encoding="o200k_base"),  # versions that no page was read of
+    Model(name="gpt-5.1", encoding="o200k_base", context=400_000, output=128_000),
+    Model(name="gpt-5.1-chat", encoding="o200k_base", context=128_000, output=16_384),
+    Model(name="gpt-5.2", encoding="o200k_base", context=400_000, output=128_000),
+    Model(name="gpt-5.2-chat", encoding="o200k_base", context=128_000, output=16_384),
+    Model(name="gpt-5.4", encoding="o200k_base", context=1_050_000, output=128_000),
+    Model(name="gpt-5.4-mini", encoding="o200k_base", context=400_000, output=128_000),
+    Model(name="gpt-5.4-nano", encoding="o200k_base", context=400_000, output=128_000),
+    Model(name="gpt-5.5", encoding="o200k_base", context=1_050_000, output=128_000),
+    Model(name="gpt-5.5-pro", encoding="o200k_base"),
     Model(name="o1", encoding="o200k_base", context=200_000, output=100_000),
     Model(name="o3", encoding="o200k_base", context=200_000, output=100_000),
     Model(name="o4-mini", encoding="o200k_base", context=200_000, output=100_000),
@@ -167,5 +183,6 @@ def model_of(name: str, models: dict[str, str]) -> Model:
     starts = [model for model in _FAMILIES if wanted.startswith(model.name)]
     inside = starts or [model for model in _FAMILIES if re.search(rf"(^|[^a-z0-9]){re.escape(model.name)}", wanted)]
     if not inside:
-        return Model(name=wanted, encoding="o200k_base", known=False)
-    return max(inside, key=lambda model: len(model.name))
+        return Model(name=wanted, encoding="o200k_base", known=False, called=wanted)
+    family = max(inside, key=lambda model: len(model.name))
+    return replace(family, called=wanted[wanted.rindex(family.name) :])
