@@ -51,11 +51,13 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_lines = msgspec.json.Decoder(_Line).decode_lines
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _BODY: Final = re.compile(rb'"body"\s*:\s*(?={)')
-_KEYS: Final = re.compile(rb'"(?:body|m(?:odel|essages|ax_(?:completion_)?tokens))"')
-_ESCAPED_LETTER: Final = re.compile(rb"\\u00[567]")
-"""Hardly anybody writes a letter so; where one is, a key may be written with it."""
+_KEYS: Final = re.compile(
+    rb'"(?:body"|m(?:odel"|essages"|ax_(?:completion_)?tokens"|[a-z_]*+\\u00[567])|b[ody]*+\\u00[567]|\\u00[567])'
+)
+"""Keys that are acted on, and what may be one of them with a letter written as an escape."""
 
 NEEDED: Final = frozenset({b'"model"', b'"messages"'})
+ALLOWED: Final = NEEDED | {b'"max_tokens"', b'"max_completion_tokens"'}
 KEYS: Final = ([b'"model"', b'"messages"'], [b'"messages"', b'"model"'], [b'"model"', b'"messages"', b'"max_tokens"'])
 """Within the body, as they usually come: each once, and no second body behind it."""
 
@@ -85,7 +87,7 @@ class Plain(msgspec.Struct, gc=False):
 def read(block: bytes, lines: Sequence[bytes]) -> Iterator[Plain | None]:
     """Each line's request, or None where the line is not plain; ``lines`` are those of ``block``."""
     spelled: dict[str, tuple[bytes, int]] = {}  # a model → how its key and value were written last, the value's length
-    escaped, ascii_only = _ESCAPED_LETTER.search(block) is not None, block.isascii()
+    ascii_only = block.isascii()
     for line, decoded in zip(lines, _decoded(block, lines), strict=True):
         if decoded is None:
             yield None
@@ -93,13 +95,12 @@ def read(block: bytes, lines: Sequence[bytes]) -> Iterator[Plain | None]:
         body = decoded.body
         found = _BODY.search(line)
         if (
-            found is None or not line.endswith(b"}}") or line.count(b'"', 0, found.end()) != QUOTES_BEFORE
-            or ((keys := _KEYS.findall(line, found.end())) not in KEYS and not _each_once(keys))
-            or (escaped and _ESCAPED_LETTER.search(line)) or decoded.method != "POST" or not decoded.custom_id
+            found is None or not line.endswith(b"}}") or line.count(b'"', 0, start := found.end()) != QUOTES_BEFORE
+            or ((keys := _KEYS.findall(line, start)) not in KEYS and not _each_once(keys))
+            or decoded.method != "POST" or not decoded.custom_id
         ):  # fmt: skip
             yield None
             continue
-        start = found.end()
         wanted = 0
         if body.max_tokens is not None or body.max_completion_tokens is not None:
             given = [tokens for tokens in (body.max_tokens, body.max_completion_tokens) if tokens is not None]
@@ -125,7 +126,7 @@ def read(block: bytes, lines: Sequence[bytes]) -> Iterator[Plain | None]:
 
 def _each_once(keys: list[bytes]) -> bool:
     once = frozenset(keys)
-    return len(once) == len(keys) and once >= NEEDED and b'"body"' not in once
+    return len(once) == len(keys) and NEEDED <= once <= ALLOWED
 
 
 def _decoded(block: bytes, lines: Sequence[bytes]) -> Iterable[_Line | None]:
