@@ -134,8 +134,72 @@ def test_a_python_function_answers_with_a_text_a_body_or_a_status() -> None:
     assert batch.usage.output_tokens == 4
 
 
+ODD = {
+    "text": b"no json",
+    "list": b"[1]",
+    "choices": b'{"choices": ["x"]}',
+    "surrogate": b'{"choices": [], "x": "\\ud800"}',
+}
+NO_ANSWERS: dict[str, Any] = {
+    "object": object(), "three": (200, {}, "more"), "choices": {"choices": ["x"]}, "list": (200, ["x"]), "none": None,
+    "inside": (404, {"error": object()}), "status": ("ok", {}), "surrogate": "\ud800",
+}  # fmt: skip
+
+
+def test_what_a_function_returns_and_is_no_answer_is_a_line_of_status_500() -> None:
+    """The batch ends, the clock goes on, and every other call is answered."""
+    content = b"".join(line(name) for name in (*NO_ANSWERS, "good"))
+    answers = NO_ANSWERS | {"good": "fine"}
+    with local_emulator(answers=lambda asked: answers[asked["custom_id"]], clock="hand") as provider:
+        batch, responses = results(provider, content)
+        with plain(provider) as client:
+            assert len(list(client.files.list())) == 3
+
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, len(NO_ANSWERS))
+    assert {one["status_code"] for name, one in responses.items() if name != "good"} == {500}
+    assert responses["good"]["status_code"] == 200
+    assert "TypeError" in responses["object"]["body"]["error"]["message"]
+
+
+def test_one_body_for_every_line_has_the_usage_of_each_line() -> None:
+    """What is put into a function's body stays out of the function's."""
+    body = {"choices": [{"message": {"content": "x"}}]}
+    content = line("short", "hello") + line("long", "hello " * 100)
+    with local_emulator(answers=lambda asked: body, clock="hand", dialect="openai") as provider:
+        batch, responses = results(provider, content)
+    given = {name: one["body"]["usage"]["prompt_tokens"] for name, one in responses.items()}
+
+    assert given["long"] > given["short"] + 90
+    assert batch.usage.input_tokens == sum(given.values())
+    assert "usage" not in body
+
+
+@pytest.mark.parametrize(
+    "usage", [{"prompt_tokens": 31, "completion_tokens": 2}, {"input_tokens": 31, "output_tokens": 2}]
+)
+def test_a_batchs_usage_is_what_its_answered_lines_say(usage: dict[str, int]) -> None:
+    """Not our own count; a line that failed is no part of it."""
+
+    def answer(asked: dict[str, Any]) -> Any:
+        return (400, {"error": {"message": "no"}}) if asked["custom_id"] == "bad" else {"choices": [], "usage": usage}
+
+    content = b"".join(line(name) for name in ("a", "b", "bad"))
+    with local_emulator(answers=answer, clock="hand", dialect="openai") as provider:
+        batch, _ = results(provider, content)
+
+    assert (batch.usage.input_tokens, batch.usage.output_tokens, batch.usage.total_tokens) == (62, 4, 66)
+
+
+def test_a_batch_of_which_every_line_failed_used_nothing() -> None:
+    """Neither in nor out."""
+    with local_emulator(answers=lambda asked: (400, {"error": {}}), clock="hand", dialect="openai") as provider:
+        batch, _ = results(provider, line("a") + line("b"))
+
+    assert (batch.request_counts.completed, batch.usage.total_tokens) == (0, 0)
+
+
 class _Model(BaseHTTPRequestHandler):
-    """An OpenAI-compatible server: it repeats the question, and refuses one."""
+    """An OpenAI-compatible server: it repeats the question, refuses one, and answers some with what is no answer."""
 
     protocol_version = "HTTP/1.1"
 
@@ -146,6 +210,8 @@ class _Model(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": 77, "completion_tokens": 5, "total_tokens": 82}
         body = {"choices": [{"message": {"content": f"{self.path} {question}"}}], "usage": usage}
         data = json.dumps(body if status == 200 else {"error": {"message": "context"}}).encode()
+        if question in ODD:
+            status, data = 200, ODD[question]
         self.send_response(status)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
@@ -176,7 +242,17 @@ def test_another_server_answers_each_line(model_server: str, clock: str) -> None
     assert responses["r3"]["body"]["choices"][0]["message"]["content"] == "/v1/chat/completions question 3"
     assert responses["r3"]["body"]["usage"]["prompt_tokens"] == 77
     assert responses["r7"]["status_code"] == 400
-    assert batch.usage.output_tokens == 29 * 5
+    assert (batch.usage.input_tokens, batch.usage.output_tokens) == (29 * 77, 29 * 5)
+
+
+def test_what_a_server_says_and_is_no_answer_is_a_line_of_status_503(model_server: str) -> None:
+    """Not the end of the emulator."""
+    content = b"".join(line(name, name) for name in ODD)
+    with local_emulator(answers=model_server, clock="hand") as provider:
+        batch, responses = results(provider, content)
+
+    assert (batch.status, batch.request_counts.failed) == ("completed", len(ODD))
+    assert {one["status_code"] for one in responses.values()} == {503}
 
 
 def test_a_server_that_is_not_there_is_a_line_of_status_503() -> None:

@@ -301,6 +301,29 @@ def test_lines_may_be_missing_doubled_swapped_or_of_an_unknown_id() -> None:
     assert {("r3", "r4"), ("r4", "r3"), ("r5", "r5")} <= found["swapped"][0]
 
 
+@pytest.mark.parametrize("answers", [None, lambda asked: "an answer of five tokens"])
+@pytest.mark.parametrize(("kind", "answered"), [
+    ("doubled", 10), ("swapped", 10), ("unknown", 10), ("missing", 9), ("500", 9), ("content_filter", 9),
+])  # fmt: skip
+def test_usage_counts_every_request_that_was_answered_once(kind: str, answered: int, answers: Any) -> None:
+    """However often, and under whatever id, its line is there."""
+    with local_emulator(clock="hand", answers=answers, dialect="openai") as provider, plain(provider) as client:
+        provider.fault("line", kind, nth=4)
+        batch = create(client, upload(client, TEN))
+        provider.until_idle()
+        batch = client.batches.retrieve(batch.id)
+        assert batch.output_file_id is not None
+        assert batch.usage is not None
+        lines = [json.loads(text) for text in client.files.content(batch.output_file_id).text.splitlines()]
+        bodies = {
+            one["response"]["body"]["id"]: one["response"]["body"]["usage"] for one in lines if one["response"]["body"]
+        }
+
+        assert len(bodies) == answered
+        assert batch.usage.input_tokens == sum(usage["prompt_tokens"] for usage in bodies.values())
+        assert batch.usage.output_tokens == sum(usage["completion_tokens"] for usage in bodies.values())
+
+
 def test_openai_writes_unfinished_lines_of_an_expired_batch_into_the_error_file() -> None:
     """``batch_expired`` (F§2.3), the finished half is delivered."""
     with local_emulator(dialect="openai", clock="hand", rate=1000) as provider, plain(provider) as client:

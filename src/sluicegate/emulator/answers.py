@@ -51,10 +51,11 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes into a line of the results: HTTP status, body, and the tokens of the answer."""
+    """What goes into a line of the results: HTTP status, body, and the tokens that its ``usage`` says."""
 
     status: int
     body: dict[str, Any]
+    input_tokens: int = 0
     output_tokens: int = 0
 
 
@@ -76,8 +77,8 @@ class FixedAnswers:
 class FunctionAnswers:
     """A Python function of the line: ``{"custom_id", "method", "url", "body"}``.
 
-    It returns a text, or a whole response body (dict), or (HTTP status, body). What it raises becomes a line of status
-    500.
+    It returns a text, or a whole response body (dict), or (HTTP status, body). What it raises, and what is none of these,
+    becomes a line of status 500.
     """
 
     def __init__(self, function: Callable[[dict[str, Any]], Any]) -> None:
@@ -91,12 +92,12 @@ class FunctionAnswers:
         line = {"custom_id": one.line.custom_id, "method": one.line.method, "url": one.line.url}
         try:
             said = self._function(line | {"body": msgspec.json.decode(one.line.body)})
+            if isinstance(said, str):
+                return writable(shaped(one, model, dice, said, count(said, "o200k_base")))
+            status, body = said if isinstance(said, tuple) else (200, said)
+            return replied(int(status), body, one)
         except Exception as error:  # noqa: BLE001  (the function is somebody else's; the line says what it did)
             return failure(500, f"{type(error).__name__}: {error}")
-        if isinstance(said, str):
-            return shaped(one, model, dice, said, count(said, "o200k_base"))
-        status, body = said if isinstance(said, tuple) else (200, said)
-        return replied(int(status), body, one)
 
 
 class ForwardedAnswers:
@@ -110,7 +111,7 @@ class ForwardedAnswers:
         self._url = url.rstrip("/")
 
     def answer(self, asked: Sequence[Asked], model: str, dice: random.Random) -> list[Reply]:
-        """Send them and wait for all; who cannot be reached is a line of status 503."""
+        """Send them and wait for all; who cannot be reached, or answers what is no answer, is a line of status 503."""
         import httpx2
 
         headers = {"content-type": "application/json"}
@@ -124,10 +125,9 @@ class ForwardedAnswers:
             def send(one: Asked) -> Reply:
                 try:
                     answer = client.post(f"{self._url}/{one.line.kind}", content=bytes(one.line.body))
-                    body = answer.json()
-                except (httpx2.HTTPError, ValueError) as error:
-                    return failure(503, f"{self._url} gave no answer: {error}")
-                return replied(answer.status_code, body, one)
+                    return replied(answer.status_code, answer.json(), one)
+                except Exception as error:  # noqa: BLE001  (the server is somebody else's; the line says what it did)
+                    return failure(503, f"{self._url} gave no answer: {type(error).__name__}: {error}")
 
             return list(pool.map(send, asked))
 
@@ -174,18 +174,43 @@ def fixed_tokens() -> int:
 
 def failure(status: int, message: str) -> Reply:
     """An answer that is an error."""
+    message = message.encode("utf-8", "replace").decode()
     return Reply(status, {"error": {"message": message, "type": "server_error", "param": None, "code": None}})
 
 
-def replied(status: int, body: dict[str, Any], one: Asked) -> Reply:
-    """Somebody's body; where it succeeded and says nothing of usage, what we counted is put in."""
-    if status != 200 or not isinstance(body, dict):
-        return Reply(status, body)
+def replied(status: int, body: Any, one: Asked) -> Reply:
+    """Somebody's body; where it succeeded and says nothing of usage, what we counted is put in.
+
+    Raises:
+        Exception: it is no body of an answer, or cannot be written as JSON.
+    """
+    if status != 200:
+        return writable(Reply(status, body))
+    if not isinstance(body, dict):
+        raise TypeError(f"the body of an answer is an object, not {type(body).__name__}")
     usage = body.get("usage")
     if not isinstance(usage, dict):
         output = sum(count(text, "o200k_base") for text in _texts(body))
-        usage = body["usage"] = _usage(one.line.kind, one.tokens, output)
-    return Reply(status, body, int(usage.get("completion_tokens") or usage.get("output_tokens") or 0))
+        usage = _usage(one.line.kind, one.tokens, output)
+        # A copy: a function may give the same body to every line, and each has a usage of its own.
+        body = body | {"usage": usage}
+    return writable(Reply(status, body, *_tokens_said(usage)))
+
+
+def _tokens_said(usage: dict[str, Any]) -> tuple[int, int]:
+    """(input, output) of a usage, as either kind of answer names them."""
+    given = usage.get("prompt_tokens") or usage.get("input_tokens") or 0
+    return int(given), int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
+
+
+def writable(reply: Reply) -> Reply:
+    """The reply itself, if it can be written.
+
+    Raises:
+        Exception: there is something in it that JSON does not have.
+    """
+    msgspec.json.encode(reply.body)
+    return reply
 
 
 def _texts(body: dict[str, Any]) -> list[str]:
@@ -211,34 +236,35 @@ def shaped(one: Asked, model: str, dice: random.Random, text: str, output: int) 
     kind, answer_id = one.line.kind, f"{dice.getrandbits(96):024x}"
     usage = _usage(kind, one.tokens, output)
     if kind == "embeddings":
-        return Reply(200, {"object": "list", "data": _vectors(one.line), "model": model, "usage": usage})
+        body: dict[str, Any] = {"object": "list", "data": _vectors(one.line), "model": model, "usage": usage}
+        return Reply(200, body, one.tokens)
     if kind == "moderations":
         result = {"flagged": False, "categories": {}, "category_scores": {}}
-        return Reply(200, {"id": f"modr-{answer_id}", "model": model, "results": [result]})
+        return Reply(200, {"id": f"modr-{answer_id}", "model": model, "results": [result]}, one.tokens)
     if kind == "responses":
         content = [{"type": "output_text", "text": text, "annotations": []}]
         item = {
             "type": "message", "id": f"msg_{answer_id}", "role": "assistant", "status": "completed", "content": content
         }  # fmt: skip
-        body: dict[str, Any] = {
+        body = {
             "id": f"resp_{answer_id}", "object": "response", "created_at": CREATED, "model": model,
             "status": "completed", "output": [item], "usage": usage,
         }  # fmt: skip
-        return Reply(200, body, output)
+        return Reply(200, body, one.tokens, output)
     if kind == "completions":
         choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": "stop", "logprobs": None}
         body = {
             "id": f"cmpl-{answer_id}", "object": "text_completion", "created": CREATED, "model": model,
             "choices": [choice], "usage": usage,
         }  # fmt: skip
-        return Reply(200, body, output)
+        return Reply(200, body, one.tokens, output)
     message = {"role": "assistant", "content": text, "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
     body = {
         "id": f"chatcmpl-{answer_id}", "object": "chat.completion", "created": CREATED, "model": model,
         "choices": [choice], "usage": usage, "system_fingerprint": "fp_emulated",
     }  # fmt: skip
-    return Reply(200, body, output)
+    return Reply(200, body, one.tokens, output)
 
 
 CREATED: Final = 1_700_000_000

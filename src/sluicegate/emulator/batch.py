@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final
 
-from sluicegate.emulator.faults import FAILED_LINES
+from sluicegate.emulator.faults import FAILED_LINES, SILENT_LINES
 
 LIVE: Final = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
 
@@ -43,7 +43,8 @@ class Batch:
         factor: What the provider counts for a token. ``found``: tokens held by others and by ours at the create.
         fates: Faults of executed lines, by line from 0.
         gated: It stays in ``finalizing`` or ``cancelling`` until its results are written; whoever writes them tells.
-        output_tokens: Of the answers; ``failed_more``: lines that the one who answers failed, beyond ``fates``.
+        input_tokens, output_tokens: Of the answers, as these say. ``failed_more``: lines that the one who answers failed,
+            beyond ``fates``.
         foreign: Somebody else's; it ends at ``leaves_at``.
     """
 
@@ -77,6 +78,7 @@ class Batch:
     ends_as: str = "completed"
     fault: str | None = None
     gated: bool = False
+    input_tokens: int = 0
     output_tokens: int = 0
     failed_more: int = 0
     extras: dict[str, Any] = field(default_factory=dict)
@@ -96,10 +98,15 @@ class Batch:
         return self.sums[line] - (self.sums[line - 1] if line else 0)
 
     @property
+    def unanswered(self) -> list[int]:
+        """Executed lines (from 0) to which nobody answers."""
+        return [line for line, kind in self.fates.items() if kind in SILENT_LINES]
+
+    @property
     def tokens_answered(self) -> int:
-        """What is counted for the lines that were executed without a fault."""
+        """What is counted for the executed lines that are answered."""
         done = self.sums[self.executed - 1] if self.executed and self.sums else 0
-        return done - sum(map(self.tokens_of, self.fates))
+        return done - sum(map(self.tokens_of, self.unanswered))
 
     @property
     def failed(self) -> int:

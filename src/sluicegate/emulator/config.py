@@ -80,7 +80,7 @@ class Account:
         fail_fast: Refuse at create by characters (some Azure regions), not only after validating.
         refusal: The refusals' text: ``azure``, ``openai``, or ``bare`` without any number.
         headers: Azure's two headers on create.
-        count_factor: What is counted here per token of the real count.
+        count_factor: Tokens that this provider counts for one of tiktoken's, in the queue and in ``usage`` alike.
         release_lag_s: How long tokens count after a batch's end; :data:`NEVER` for ever.
         pending_s: How long an uploaded file stays ``pending`` (Azure).
         expire_s: Batches expire after this (OpenAI: 24 h; Azure: None, F§2.3).

@@ -22,7 +22,7 @@ class Fault:
         once: For lines: only the first time that a request is executed.
         deployment: Only batches of it. ``batch``: only this one, by its number since the start, from 1.
         seconds: How long ``slow``, ``slow_validating``, ``lag``, ``release_late`` take, emulated seconds.
-        factor: ``count``: tokens that are counted per token.
+        factor: ``count``: tokens that are counted for one of tiktoken's, in the queue and in ``usage``.
     """
 
     on: str
@@ -63,6 +63,9 @@ KINDS: Final[dict[str, frozenset[str]]] = {
 
 FAILED_LINES: Final = frozenset({"0", "429", "500", "content_filter"})
 """Kinds of faults on a line that make it a failed request, in the error file."""
+
+SILENT_LINES: Final = FAILED_LINES | {"missing"}
+"""Kinds of faults on a line to which nobody answers."""
 
 NEEDS_SECONDS: Final = frozenset({"slow", "slow_validating", "lag", "release_late"})
 

@@ -186,11 +186,13 @@ class Model:
         self._note_held()
         return batch
 
-    def open_gate(self, now: float, batch_id: str, *, failed: int = 0, output_tokens: int = 0) -> None:
+    def open_gate(
+        self, now: float, batch_id: str, *, failed: int = 0, input_tokens: int = 0, output_tokens: int = 0
+    ) -> None:
         """A gated batch's results are written; it ends."""
         batch = self.batches[batch_id]
         batch.gated = False
-        batch.failed_more, batch.output_tokens = failed, output_tokens
+        batch.failed_more, batch.input_tokens, batch.output_tokens = failed, input_tokens, output_tokens
         batch.until = max(batch.until, self._now)
         self.advance(now)
 

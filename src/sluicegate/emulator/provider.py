@@ -226,6 +226,10 @@ class Provider:
         """Whether a batch's answers are known without asking anybody."""
         return isinstance(self.answers, FixedAnswers)
 
+    def _answers_for(self, batch: Batch) -> Answers:
+        """Whoever answers is not asked for somebody else's batches."""
+        return FixedAnswers() if batch.foreign else self.answers
+
     def make_results(self, batch: Batch) -> None:
         """Result files appear with a batch's end: Azure names an empty error file, OpenAI gives null (F§2.4)."""
         if batch.output_file_id is not None or batch.error_file_id is not None or "output_folder" in batch.extras:
@@ -252,11 +256,12 @@ class Provider:
         return file_id
 
     def usage(self, batch: Batch) -> dict[str, Any]:
-        """Tokens of the requests that were answered, and of the answers."""
-        given = batch.tokens_answered
-        made = batch.output_tokens
-        if self.answers_are_fixed and batch.executed and not batch.facts.url.endswith(("embeddings", "moderations")):
-            made = fixed_tokens() * (batch.executed - len(batch.fates))
+        """Tokens of the requests that were answered, and of the answers: the sum of what the lines say."""
+        given, made = batch.input_tokens, batch.output_tokens
+        if isinstance(self._answers_for(batch), FixedAnswers):
+            given, made = batch.tokens_answered, 0
+            if batch.executed and not batch.facts.url.endswith(("embeddings", "moderations")):
+                made = fixed_tokens() * (batch.executed - len(batch.unanswered))
         return {
             "input_tokens": given, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": made,
             "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": given + made,
@@ -281,14 +286,18 @@ class Provider:
         output, errors = self._result_paths(batch)
         aside = output.with_name(f"{output.name}.tmp"), errors.with_name(f"{errors.name}.tmp")
         written = await asyncio.to_thread(
-            results.write_results, self.model, batch, self.folder / batch.input_file_id, *aside, self.answers
-        )
+            results.write_results, self.model, batch, self.folder / batch.input_file_id, *aside,
+            self._answers_for(batch),
+        )  # fmt: skip
         for temporary, path in zip(aside, (output, errors), strict=True):
             temporary.replace(path)
         if "output_folder" in batch.extras:
             await self._put_results(batch, output, errors)
         if batch.gated:
-            self.model.open_gate(self.now(), batch.id, failed=written.failed, output_tokens=written.output_tokens)
+            self.model.open_gate(
+                self.now(), batch.id, failed=written.failed, input_tokens=written.input_tokens,
+                output_tokens=written.output_tokens,
+            )  # fmt: skip
 
     async def _put_results(self, batch: Batch, output: Path, errors: Path) -> None:
         """Write the result blobs; an input that is another by now, or a folder that cannot be written, is a failure."""

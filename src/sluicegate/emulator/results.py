@@ -16,7 +16,7 @@ import msgspec
 from sluicegate.emulator.answers import Answers, Asked, FixedAnswers, LineRequest, Reply
 from sluicegate.emulator.batch import Batch
 from sluicegate.emulator.config import Account
-from sluicegate.emulator.faults import FAILED_LINES
+from sluicegate.emulator.faults import FAILED_LINES, SILENT_LINES
 from sluicegate.emulator.model import Model
 
 ANSWERED_AT_ONCE: Final = 500
@@ -26,9 +26,15 @@ _decode_line = msgspec.json.Decoder(LineRequest).decode
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What writing a batch's results showed: lines that the answers failed, tokens of the answers."""
+    """What writing a batch's results showed.
+
+    Attributes:
+        failed: Lines that the answers failed. ``input_tokens``, ``output_tokens``: sums over the requests that succeeded,
+            each once, of what the ``usage`` of its line says.
+    """
 
     failed: int
+    input_tokens: int
     output_tokens: int
 
 
@@ -44,7 +50,7 @@ def write_results(
     starts = _line_starts(source)
     dice = random.Random(f"{model.account.seed}:{batch.id}:ids")
     swapped = _swapped(batch)
-    failed = output_tokens = 0
+    failed = input_tokens = output_tokens = 0
     with source.open("rb", buffering=0) as file, output.open("wb", 1 << 20) as good, errors.open("wb", 1 << 18) as bad:
 
         def line(i: int) -> LineRequest:
@@ -52,7 +58,7 @@ def write_results(
 
         order = model.shuffled(batch)
         for begin in range(0, len(order), ANSWERED_AT_ONCE):
-            chosen = [i for i in order[begin : begin + ANSWERED_AT_ONCE] if batch.fates.get(i) not in SILENT]
+            chosen = [i for i in order[begin : begin + ANSWERED_AT_ONCE] if batch.fates.get(i) not in SILENT_LINES]
             requests = [Asked(line(i), batch.tokens_of(i)) for i in chosen]
             replies = dict(zip(chosen, answers.answer(requests, batch.deployment, dice), strict=True))
             for i in order[begin : begin + ANSWERED_AT_ONCE]:
@@ -62,12 +68,13 @@ def write_results(
                     (bad if is_failed else good).write(text + b"\n")
                 if reply is not None:
                     failed += reply.status != 200
+                    input_tokens += reply.input_tokens
                     output_tokens += reply.output_tokens
         if batch.ends_as == "expired":
             for i in range(batch.executed, len(batch.facts.tokens)):
                 message = "This request could not be executed before the completion window expired."
                 bad.write(_error_line(line(i).custom_id, dice, {"code": "batch_expired", "message": message}) + b"\n")
-    return Written(failed, output_tokens)
+    return Written(failed, input_tokens, output_tokens)
 
 
 def _line_starts(source: Path) -> array[int]:
@@ -90,10 +97,6 @@ def _swapped(batch: Batch) -> dict[int, int]:
         if other >= 0 and i not in found and other not in found:
             found[i], found[other] = other, i
     return found
-
-
-SILENT: Final = FAILED_LINES | {"missing"}
-"""Fates of lines to which nobody answers."""
 
 
 def _result_lines(
