@@ -231,6 +231,24 @@ def test_f5_3_completion_window_wrong(openai_surface: Surface, window: Any) -> N
     assert answer.status_code == 400
 
 
+@pytest.mark.parametrize(("value", "code", "message"), [
+    (None, "missing_required_parameter", "Missing required parameter: 'input_file_id'."),
+    (7, "invalid_type", "Invalid type for 'input_file_id': expected a string, but got an integer instead."),
+    (["file-any"], "invalid_type", "Invalid type for 'input_file_id': expected a string, but got an array instead."),
+])  # fmt: skip
+def test_f1_6_input_file_id_is_required(surface: Surface, value: Any, code: str, message: str) -> None:
+    """HTTP 400, no batch; OpenAI's words for what is missing or of a wrong type, the codes are those of other fields."""
+    body = {"endpoint": surface.endpoint, "completion_window": "24h"} | (
+        {} if value is None else {"input_file_id": value}
+    )
+    answer = surface.call("POST", "/batches", json=body)
+    error = error_of(surface, answer)
+
+    assert answer.status_code == 400
+    if not surface.azure:
+        assert (error["code"], error["message"], error["param"]) == (code, message, "input_file_id")
+
+
 @pytest.mark.parametrize(
     ("value", "kind"),
     [(["x"], "an array"), ({"x": "y"}, "an object"), (1, "an integer"), (1.5, "a decimal"), (True, "a boolean")],

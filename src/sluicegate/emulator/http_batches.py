@@ -39,10 +39,10 @@ class BatchEndpoints:
                           param="completion_window")  # fmt: skip
         metadata = _metadata(body)
         extras: dict[str, Any] = {"output_seconds": expiry_of(body, provider.account.dialect, "output_expires_after")}
-        file_id = str(body.get("input_file_id"))
         if surface.azure and body.get("input_blob") is not None:
             file_id, facts = await self._blob_input(body, extras)
         else:
+            file_id = _input_file_id(body)
             file = provider.files.get(file_id)
             if file is not None and provider.status(file) == "processed":
                 await provider.read_through(file)
@@ -195,6 +195,18 @@ def _endpoint(body: dict[str, Any], surface: Surface) -> str:
         raise Problem(400, "invalid_value", f"Invalid value: '{endpoint}'. Supported values are: {served}.",
                       param="endpoint")  # fmt: skip
     return endpoint
+
+
+def _input_file_id(body: dict[str, Any]) -> str:
+    """The input file's id, which is required (F§1.6)."""
+    file_id = body.get("input_file_id")
+    if file_id is None:
+        text = "Missing required parameter: 'input_file_id'."
+        raise Problem(400, "missing_required_parameter", text, param="input_file_id")
+    if not isinstance(file_id, str):
+        text = f"Invalid type for 'input_file_id': expected a string, but got {type_of(file_id)} instead."
+        raise Problem(400, "invalid_type", text, param="input_file_id")
+    return file_id
 
 
 def _fits(url: str, endpoint: str, surface: Surface) -> bool:

@@ -71,8 +71,12 @@ def _wanted(body: dict[str, Any], family: Family, desk: Desk, *, strict: bool) -
     blob = body.get("input_blob") if family.azure else None
     if blob is not None:
         input_file = ""
-    elif not isinstance(input_file, str) or not input_file:
-        raise Problem(400, "invalid_value", "Missing required parameter: 'input_file_id'.", param="input_file_id")
+    elif input_file is None or input_file == "":
+        text = "Missing required parameter: 'input_file_id'."
+        raise Problem(400, "missing_required_parameter", text, param="input_file_id")
+    elif not isinstance(input_file, str):
+        text = f"Invalid type for 'input_file_id': expected a string, but got {_kind(input_file)} instead."
+        raise Problem(400, "invalid_type", text, param="input_file_id")
     served = {url.removeprefix("/v1"): url for url in OPENAI.urls}
     if not isinstance(endpoint, str) or endpoint.removeprefix("/v1") not in served:
         names = ", ".join(f"'{url}'" for url in sorted(served.values()))
