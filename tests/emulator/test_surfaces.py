@@ -61,6 +61,67 @@ def call(url: str, method: str = "GET", body: Any = None, **headers: str) -> tup
 # -- uploads in parts --------------------------------------------------------------------------------------------------
 
 
+def in_parts(client: openai.OpenAI, content: bytes, filename: str = "a.jsonl") -> openai.types.Upload:
+    """A whole upload of one part."""
+    begun = client.uploads.create(bytes=len(content), filename=filename, mime_type="application/jsonl", purpose="batch")
+    part = client.uploads.parts.create(begun.id, data=content)
+    return client.uploads.complete(begun.id, part_ids=[part.id])
+
+
+@pytest.mark.batch_emulator(files_max=2)
+def test_a_file_in_parts_counts_against_the_quota_of_files(batch_emulator: RunningEmulator) -> None:
+    """As any other; the upload stays, and is completed when there is room."""
+    with azure(batch_emulator) as client:
+        kept = [upload(client, line("a")), in_parts(client, line("a")).file]
+        begun = client.uploads.create(bytes=1, filename="a.jsonl", mime_type="text/jsonl", purpose="batch")
+        part = client.uploads.parts.create(begun.id, data=b"x")
+        with pytest.raises(openai.BadRequestError, match=r"files without expiry is reached. The maximum is 2\."):
+            client.uploads.complete(begun.id, part_ids=[part.id])
+        client.files.delete(str(kept[0]))
+
+        assert client.uploads.complete(begun.id, part_ids=[part.id]).status == "completed"
+
+
+@pytest.mark.batch_emulator(uploads_per_minute=2)
+def test_files_in_parts_and_by_url_count_against_the_rate_of_uploads(batch_emulator: RunningEmulator) -> None:
+    """One for each file, however many parts it has."""
+    with azure(batch_emulator) as client:
+        in_parts(client, line("a"))
+        body = {"purpose": "batch", "filename": "a.jsonl", "content_url": "http://127.0.0.1:9/a"}
+        assert call(f"{batch_emulator.azure_v1_url}/files/import", "POST", body)[0] == 400
+        with pytest.raises(openai.RateLimitError, match="Rate limit reached for file uploads"):
+            in_parts(client, line("a"))
+
+
+def test_an_upload_in_parts_is_checked_as_any_other(batch_emulator: RunningEmulator) -> None:
+    """OpenAI wants .jsonl; an old version of Azure's knows no batches."""
+    body = {"bytes": 1, "filename": "a.csv", "mime_type": "text/csv", "purpose": "batch"}
+    status, _, said = call(f"{batch_emulator.openai_url}/uploads", "POST", body)
+    assert (status, json.loads(said)["error"]["message"]) == (
+        400, "Invalid file format for Batch API. Must be .jsonl"
+    )  # fmt: skip
+    assert call(f"{batch_emulator.openai_url}/uploads", "POST", body | {"purpose": "assistants"})[0] == 200
+    for path in ("uploads", "files/import"):
+        more = {"filename": "a.jsonl", "content_url": "http://127.0.0.1:9/a"}
+        url = f"{batch_emulator.url}/openai/{path}?api-version=2024-02-01"
+        status, _, said = call(url, "POST", body | more)
+        assert (status, json.loads(said)["error"]["message"]) == (400, "Invalid value for purpose.")
+
+
+@pytest.mark.parametrize("spelling", ["expires_after[{}]", "expires_after.{}", "{}"])
+def test_a_files_expiry_is_anchored_at_its_creation(batch_emulator: RunningEmulator, spelling: str) -> None:
+    """Another anchor is refused, in each spelling; one without seconds too."""
+    with azure(batch_emulator) as client:
+        for anchor, seconds in (("bogus", "1209600"), ("created_at", None)):
+            fields = {spelling.format("anchor"): anchor} | ({spelling.format("seconds"): seconds} if seconds else {})
+            with pytest.raises(openai.BadRequestError):
+                client.files.create(file=("a.jsonl", line("a")), purpose="batch", extra_body=fields)
+        fields = {spelling.format("anchor"): "created_at", spelling.format("seconds"): "1209600"}
+        made = client.files.create(file=("a.jsonl", line("a")), purpose="batch", extra_body=fields)
+
+        assert made.expires_at == made.created_at + 1_209_600
+
+
 @pytest.mark.parametrize("surface", ["openai", "azure"])
 def test_a_file_put_together_from_parts_is_an_input_like_any_other(
     batch_emulator: RunningEmulator, surface: str

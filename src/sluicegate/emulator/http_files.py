@@ -14,8 +14,8 @@ from sluicegate.emulator.provider import Provider, StoredFile
 from sluicegate.emulator.wire import Problem, byte_range, json_body, page, receive_form, surface_of
 
 CHUNK: Final = 1 << 18
-EXPIRY_FIELDS: Final = ("expires_after[seconds]", "expires_after.seconds", "seconds")
-"""Three spellings are in use (F§1.9)."""
+EXPIRY_FIELDS: Final = ("expires_after[{}]", "expires_after.{}", "{}")
+"""Three spellings of ``seconds`` and ``anchor`` are in use (F§1.9)."""
 EXPIRY_S: Final = {"openai": (3_600, 2_592_000), "azure": (1_209_600, 2_592_000)}
 """From, to (F§1.9)."""
 FIRST_VERSION: Final = "2024-07-01"
@@ -39,14 +39,10 @@ class FileEndpoints:
             check_version(request, form["purpose"])
             if "file" not in form:
                 raise Problem(400, "invalidPayload", "The file is missing.", param="file")
-            given = next((value for key, value in form.items() if key in EXPIRY_FIELDS), None)
-            seconds = expiry(given, provider.account.dialect)
-            self._check_kept(request, form["purpose"], seconds)
+            seconds = expiry_of_form(form, provider.account.dialect)
+            check_kept(request, provider, form["purpose"], seconds)
             name = form["file"] or "upload"
-            if not surface_of(request).azure and form["purpose"] == "batch" and not _may_be_jsonl(name):
-                raise Problem(
-                    400, "invalid_file_format", "Invalid file format for Batch API. Must be .jsonl", param="file"
-                )
+            check_name(request, form["purpose"], name, param="file")
         except (Problem, ClientDisconnect):
             path.unlink(missing_ok=True)
             raise
@@ -58,11 +54,12 @@ class FileEndpoints:
         provider = self._provider
         body = await json_body(request)
         check_purpose(body.get("purpose"))
+        check_version(request, body["purpose"])
         url = body.get("content_url")
         if not isinstance(url, str):
             raise Problem(400, "invalidPayload", "content_url is missing.", param="content_url")
         seconds = expiry_of(body, provider.account.dialect)
-        self._check_kept(request, "batch", seconds)
+        check_kept(request, provider, body["purpose"], seconds)
         file_id, path = provider.new_path()
         over_http = provider.account.blobs is None or ".blob.core.windows.net" not in url
         blobs = Blobs(None, provider.account.blob_sas) if over_http else provider.blobs
@@ -77,17 +74,6 @@ class FileEndpoints:
         name = str(body.get("filename") or "upload")
         file = await provider.add_file(file_id, name, path, purpose=str(body["purpose"]), seconds=seconds)
         return self._made(request, file, request.url.path.removesuffix("/import"))
-
-    def _check_kept(self, request: Request, purpose: str, seconds: float | None) -> None:
-        most = self._provider.quota_of_files(seconds is not None) if purpose == "batch" else None
-        fault = request.state.fault
-        if fault is not None and fault.kind == "quota":
-            most = self._provider.account.files_max or 500
-        if most is not None:
-            without = "with" if seconds is not None else "without"
-            raise Problem(
-                400, "quotaExceeded", f"The quota for files {without} expiry is reached. The maximum is {most}."
-            )
 
     def _made(self, request: Request, file: StoredFile, base: str) -> Response:
         surface = surface_of(request)
@@ -189,6 +175,32 @@ def check_purpose(purpose: Any) -> None:
         raise Problem(400, "invalidPayload", "Invalid value for purpose.", param="purpose")
 
 
+def check_kept(request: Request, provider: Provider, purpose: str, seconds: float | None) -> None:
+    """One more input file, expiring or not, has to fit into the quota of files (F§3.1, F§5.2).
+
+    Raises:
+        Problem: 400.
+    """
+    most = provider.quota_of_files(seconds is not None) if purpose == "batch" else None
+    fault = request.state.fault
+    if fault is not None and fault.kind == "quota":
+        most = provider.account.files_max or 500
+    if most is not None:
+        without = "with" if seconds is not None else "without"
+        raise Problem(400, "quotaExceeded", f"The quota for files {without} expiry is reached. The maximum is {most}.")
+
+
+def check_name(request: Request, purpose: str, name: str, *, param: str) -> None:
+    """OpenAI takes input files with one extension; those without any come from streams without a name (F§5.3).
+
+    Raises:
+        Problem: 400.
+    """
+    if surface_of(request).azure or purpose != "batch" or "." not in name or name.lower().endswith(".jsonl"):
+        return
+    raise Problem(400, "invalid_file_format", "Invalid file format for Batch API. Must be .jsonl", param=param)
+
+
 def expiry(seconds: Any, dialect: str) -> float | None:
     """Seconds until a file expires, as a form or JSON gives them.
 
@@ -208,6 +220,21 @@ def expiry(seconds: Any, dialect: str) -> float | None:
     return found
 
 
+def expiry_of_form(form: Mapping[str, str], dialect: str) -> float | None:
+    """The same from a form's fields, in any of their spellings.
+
+    Raises:
+        Problem: 400.
+    """
+    seconds, anchor = (
+        next((form[key] for key in (field.format(name) for field in EXPIRY_FIELDS) if key in form), None)
+        for name in ("seconds", "anchor")
+    )
+    if anchor is None:
+        return expiry(seconds, dialect)
+    return expiry_of({"expires_after": {"anchor": anchor, "seconds": seconds}}, dialect)
+
+
 def expiry_of(body: Mapping[str, Any], dialect: str, name: str = "expires_after") -> float | None:
     """The same from a JSON object ``{"anchor": "created_at", "seconds": …}``.
 
@@ -222,8 +249,3 @@ def expiry_of(body: Mapping[str, Any], dialect: str, name: str = "expires_after"
     if given.get("seconds") is None:
         raise Problem(400, "missing_required_parameter", f"Missing required parameter: '{name}.seconds'.", param=name)
     return expiry(given["seconds"], dialect)
-
-
-def _may_be_jsonl(name: str) -> bool:
-    """Files without an extension come from streams without a name; the service refuses other extensions (F§5.3)."""
-    return "." not in name or name.lower().endswith(".jsonl")

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from sluicegate.emulator.blobs import md5_of
-from sluicegate.emulator.http_files import check_purpose, expiry_of, file_json
+from sluicegate.emulator.http_files import check_kept, check_name, check_purpose, check_version, expiry_of, file_json
 from sluicegate.emulator.provider import Provider, StoredFile
 from sluicegate.emulator.wire import Problem, json_body, receive_form, surface_of
 
@@ -52,6 +52,8 @@ class UploadEndpoints:
             if body.get(name) is None:
                 raise Problem(400, "missing_required_parameter", f"Missing required parameter: '{name}'.", param=name)
         check_purpose(body["purpose"])
+        check_version(request, body["purpose"])
+        check_name(request, body["purpose"], str(body["filename"]), param="filename")
         dialect = self._provider.account.dialect
         size, most = body["bytes"], UPLOAD_BYTES_MAX[dialect]
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= most:
@@ -97,6 +99,7 @@ class UploadEndpoints:
             raise Problem(
                 400, "invalid_value", "part_ids has to name parts of this upload, each once.", param="part_ids"
             )
+        check_kept(request, self._provider, upload.purpose, upload.seconds)
         file_id, path = self._provider.new_path()
         await asyncio.to_thread(_join, [upload.parts[one] for one in wanted], path)
         size = path.stat().st_size

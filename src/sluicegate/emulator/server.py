@@ -114,7 +114,7 @@ class Emulator:
             raise Problem(404, "404", "Resource not found")
         auth.check(request, surface, provider.account, provider.now())
         self._count(self._calls, "requests")
-        if on == "upload" and request.url.path.endswith("/files"):
+        if on == "upload" and not request.url.path.endswith("/parts"):  # a part is no file yet
             self._count(self._uploads, "file uploads")
         fault = provider.model.faults.hit(on) if on is not None and request.method != "HEAD" else None
         request.state.fault = fault
