@@ -190,6 +190,23 @@ def test_a_batchs_usage_is_what_its_answered_lines_say(usage: dict[str, int]) ->
     assert (batch.usage.input_tokens, batch.usage.output_tokens, batch.usage.total_tokens) == (62, 4, 66)
 
 
+def test_the_same_seed_writes_the_same_results() -> None:
+    """Order, ids and all; another seed writes others. Ids of files and batches are random."""
+    content = b"".join(line(f"r{i}") for i in range(20))
+    ids, outputs = set(), []
+    for seed in (7, 7, 8):
+        with local_emulator(clock="hand", dialect="openai", seed=seed) as provider, plain(provider) as client:
+            batch = create(client, upload(client, content))
+            provider.until_idle()
+            output = client.batches.retrieve(batch.id).output_file_id
+            assert output is not None
+            outputs.append(client.files.content(output).text)
+            ids |= {batch.id, batch.input_file_id, output}
+
+    assert outputs[0] == outputs[1] != outputs[2]
+    assert len(ids) == 9
+
+
 def test_a_batch_of_which_every_line_failed_used_nothing() -> None:
     """Neither in nor out."""
     with local_emulator(answers=lambda asked: (400, {"error": {}}), clock="hand", dialect="openai") as provider:

@@ -250,6 +250,24 @@ def test_a_batch_may_validate_slowly_fail_expire_half_way_or_be_counted_wrongly(
     assert expired.executed == 1
 
 
+@pytest.mark.batch_emulator(count_factor=2.0, limit="1M")
+def test_a_batch_that_is_counted_otherwise_says_so_in_its_header(batch_emulator: RunningEmulator) -> None:
+    """``deployment-enqueued-tokens`` is what is held from then on."""
+    batch_emulator.fault("batch", "count", factor=3.0, nth=2)
+    with azure(batch_emulator) as client:
+        file_id = upload(client, TEN)
+        shown, held = [], [0]
+        for _ in range(2):
+            answer = client.batches.with_raw_response.create(
+                input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+            shown.append(int(answer.headers["deployment-enqueued-tokens"]))
+            held.append(batch_emulator.held()["gpt-4.1"]["held"])
+
+    assert shown == [held[1], held[2] - held[1]]
+    assert shown[1] == 3 * shown[0]
+
+
 # -- lines -------------------------------------------------------------------------------------------------------------
 
 

@@ -89,6 +89,11 @@ class Batch:
         self.sums = array("Q", accumulate(round(t * self.factor) for t in self.facts.tokens))
 
     @property
+    def key(self) -> str:
+        """What to seed with for it: of ours the number, since the id is random; of others the id, which is not."""
+        return self.id if self.foreign else str(self.number)
+
+    @property
     def left(self) -> float:
         """Tokens that have still to be served."""
         return max(0.0, self.tokens - self.served)

@@ -62,7 +62,7 @@ class BatchEndpoints:
         if surface.azure:
             answer |= {"output_file_id": "", "error_file_id": ""}
             if provider.account.headers:
-                characters = round(facts.quarter_chars * provider.account.count_factor)
+                characters = round(facts.quarter_chars * batch.factor)
                 headers["deployment-enqueued-tokens"] = str(characters)
                 limit = provider.model.deployments.limit(facts.deployment)
                 if limit is not None:

@@ -462,5 +462,5 @@ class Model:
     def shuffled(self, batch: Batch) -> list[int]:
         """The order of a batch's output lines: neither provider keeps the input's (F§2.5)."""
         order = list(range(batch.executed))
-        random.Random(f"{self.account.seed}:{batch.id}").shuffle(order)
+        random.Random(f"{self.account.seed}:{batch.key}").shuffle(order)
         return order

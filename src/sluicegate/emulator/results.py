@@ -48,7 +48,7 @@ def write_results(
     """
     answers = answers or FixedAnswers()
     starts = _line_starts(source)
-    dice = random.Random(f"{model.account.seed}:{batch.id}:ids")
+    dice = random.Random(f"{model.account.seed}:{batch.key}:ids")
     swapped = _swapped(batch)
     failed = input_tokens = output_tokens = 0
     with source.open("rb", buffering=0) as file, output.open("wb", 1 << 20) as good, errors.open("wb", 1 << 18) as bad:
