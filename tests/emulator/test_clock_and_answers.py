@@ -207,6 +207,42 @@ def test_the_same_seed_writes_the_same_results() -> None:
     assert len(ids) == 9
 
 
+@pytest.mark.parametrize("speed", [1.0, 3_600.0])
+def test_answers_are_asked_when_they_are_due_though_nobody_calls(speed: float) -> None:
+    """With a clock that runs; the batch has ended by the time somebody looks."""
+    asked = threading.Event()
+
+    def answer(one: dict[str, Any]) -> str:
+        asked.set()
+        return "here"
+
+    phase_s = 0.05 * speed
+    with (
+        local_emulator(answers=answer, speed=speed, validating=phase_s, start=phase_s, finalizing=phase_s) as provider,
+        plain(provider) as client,
+    ):
+        create(client, upload(client, line("a")))
+
+        assert asked.wait(timeout=60)
+
+
+def test_a_clock_that_is_set_to_run_has_events_by_itself() -> None:
+    """Set by hand nothing comes; from then on it does."""
+    asked = threading.Event()
+
+    def answer(one: dict[str, Any]) -> str:
+        asked.set()
+        return "here"
+
+    with local_emulator(answers=answer, clock="hand") as provider, plain(provider) as client:
+        create(client, upload(client, line("a")))
+        provider.advance(1)
+        assert not asked.is_set()
+        provider.post("/_emulator/clock", speed=1_000)
+
+        assert asked.wait(timeout=60)
+
+
 def test_a_batch_of_which_every_line_failed_used_nothing() -> None:
     """Neither in nor out."""
     with local_emulator(answers=lambda asked: (400, {"error": {}}), clock="hand", dialect="openai") as provider:

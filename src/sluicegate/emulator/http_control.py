@@ -49,7 +49,10 @@ class ControlEndpoints:
         async def guarded(request: Request) -> Response:
             try:
                 await self._provider.advance()
-                return await handler(request)
+                answer = await handler(request)
+                if request.method in ("POST", "DELETE"):
+                    self._provider.moved()
+                return answer
             except Problem as problem:
                 return JSONResponse({"error": problem.message}, problem.status)
             except (UsageError, TypeError, ValueError, KeyError) as error:

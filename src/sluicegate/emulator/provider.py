@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -71,6 +72,8 @@ class Provider:
         self._counting: dict[str, asyncio.Task[None]] = {}
         self._writing: dict[str, asyncio.Task[None]] = {}
         self._lost_lines = 0
+        self._ticking: asyncio.Task[None] | None = None
+        self._moved = asyncio.Event()
 
     def now(self) -> float:
         """The emulated time, Unix seconds."""
@@ -88,9 +91,31 @@ class Provider:
         if waiting and self.clock.by_hand:
             await asyncio.gather(*map(asyncio.shield, waiting))
 
+    def start(self) -> None:
+        """Let things happen when they are due from now on, whether anybody calls or not."""
+        self._ticking = asyncio.get_running_loop().create_task(self._tick())
+
+    def moved(self) -> None:
+        """Something was done that may be followed by an event: look again when the next one is due."""
+        self._moved.set()
+
+    async def _tick(self) -> None:
+        """Sleep until the next event or the next change; a clock by hand has no event that comes by itself."""
+        while True:
+            self._moved.clear()
+            wait_s = None
+            if not self.clock.by_hand:
+                await self.advance()
+                at = self.model.next_event_at()
+                wait_s = max(0.0, at - self.now()) / self.clock.speed if at is not None else None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._moved.wait()
+
     async def close(self) -> None:
         """Stop what is being read and written."""
         tasks = [*self._reading.values(), *self._counting.values(), *self._writing.values()]
+        tasks += [self._ticking] if self._ticking is not None else []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -152,6 +177,7 @@ class Provider:
             counted = await asyncio.to_thread(reading.count, path, self.account, facts.deployment)
         self._counting.pop(file_id, None)
         self.model.counted(self.now(), facts, counted.tokens, counted.identity)
+        self.moved()
 
     def status(self, file: StoredFile) -> str:
         """``pending``, ``processed`` or ``error``; OpenAI knows no pending (F§1.9)."""
@@ -298,6 +324,7 @@ class Provider:
                 self.now(), batch.id, failed=written.failed, input_tokens=written.input_tokens,
                 output_tokens=written.output_tokens,
             )  # fmt: skip
+            self.moved()
 
     async def _put_results(self, batch: Batch, output: Path, errors: Path) -> None:
         """Write the result blobs; an input that is another by now, or a folder that cannot be written, is a failure."""

@@ -101,6 +101,7 @@ async def _serve(
         with_transport(emulator.app()), log_level="critical", access_log=False, proxy_headers=False, lifespan="off",
         timeout_graceful_shutdown=2, server_header=False,
     )  # fmt: skip
+    emulator.start()
     try:
         await _Server(config, ready).serve(sockets=[listener])
     finally:

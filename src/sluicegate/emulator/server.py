@@ -59,6 +59,11 @@ class Emulator:
         others = {name: other.report() for name, other in self._others}
         return full_report(self.provider) | ({"resources": others} if others else {})
 
+    def start(self) -> None:
+        """Let things happen when they are due, from now on."""
+        for emulator in (self, *(other for _, other in self._others)):
+            emulator.provider.start()
+
     async def close(self) -> None:
         """Stop what is under way."""
         for emulator in (self, *(other for _, other in self._others)):
@@ -101,6 +106,8 @@ class Emulator:
                 answer = await self._answered(request, surface, handler, on)
             except Problem as problem:
                 answer = envelope(surface, self.provider.account, problem)
+            if request.method in ("POST", "DELETE"):
+                self.provider.moved()
             answer.headers.update(common_headers(surface, self.provider.account, time.perf_counter() - began))
             answer.headers.update(self._rate_headers())
             return answer
