@@ -28,11 +28,17 @@ def batch_emulator(request: pytest.FixtureRequest) -> Iterator[RunningEmulator]:
 
     ``@pytest.mark.batch_emulator(limit="30K", dialect="openai")`` says what account it is; the marker nearest to the
     test wins. Safe under pytest-xdist: nothing is shared.
+
+    Raises:
+        UsageError: no such preset or setting, or one without a name.
     """
+    from sluicegate.errors import UsageError
     from sluicegate.testing import local_emulator
 
     fields = {"clock": "hand"}
     for marker in reversed(list(request.node.iter_markers("batch_emulator"))):
+        if marker.args:
+            raise UsageError(f"batch_emulator takes names only, as preset={marker.args[0]!r}")
         fields |= marker.kwargs
     with local_emulator(**fields) as provider:
         yield provider

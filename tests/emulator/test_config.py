@@ -1,8 +1,11 @@
 """Accounts as data: files of settings, presets, and what is refused."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +13,7 @@ from sluicegate.emulator.config import NEVER, Account, Change, Deployment, build
 from sluicegate.emulator.faults import Fault
 from sluicegate.emulator.presets import PRESETS, preset
 from sluicegate.errors import UsageError
+from sluicegate.testing import local_emulator
 from tests.emulator.support import NOON, Bench
 
 ROOT = Path(__file__).parent.parent.parent
@@ -58,6 +62,31 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError):
         build(path=path, given={})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"fault": [{"on": "create", "kind": "lost", "colour": "red"}]}, {"fault": [{"kind": "lost"}]}, {"limit": "many"},
+     {"timetable": [{"at": 1, "colour": "red"}]}, {"deployments": {"x": {"colour": "red"}}}, {"keys": "one"}],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_in_a_test_too(words: dict[str, Any]) -> None:
+    """By the error that ``local_emulator`` promises."""
+    with pytest.raises(UsageError), local_emulator(**words):
+        pass
+
+
+def test_a_marker_without_names_is_refused_and_not_ignored(tmp_path: Path) -> None:
+    """The error says what to write."""
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n\n@pytest.mark.batch_emulator('azure-30k')\ndef test_it(batch_emulator):\n    pass\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert done.returncode == 1
+    assert "batch_emulator takes names only, as preset='azure-30k'" in done.stdout
 
 
 def test_every_preset_is_an_account_says_what_it_imitates_and_stands_in_the_docs() -> None:

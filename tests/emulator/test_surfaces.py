@@ -1,5 +1,6 @@
 """What the emulator speaks, seen by the official SDK and plain HTTP: files, uploads, lists, ranges, keys, blobs."""
 
+import base64
 import hashlib
 import io
 import json
@@ -456,6 +457,31 @@ def test_every_kind_of_request_has_its_kind_of_answer_and_true_usage(
             sum(b["usage"]["total_tokens"] for b in bodies),
         )
         assert given > 0
+
+
+@pytest.mark.batch_emulator(dialect="openai")
+@pytest.mark.parametrize(
+    ("url", "looks"),
+    [
+        ("/v1/images/generations", lambda b: base64.b64decode(b["data"][0]["b64_json"])[:4] == b"\x89PNG"),
+        ("/v1/images/edits", lambda b: base64.b64decode(b["data"][0]["b64_json"])[:4] == b"\x89PNG"),
+        ("/v1/videos", lambda b: (b["object"], b["status"]) == ("video", "completed")),
+        ("/v1/moderations", lambda b: b["results"][0]["flagged"] is False),
+    ],
+)
+def test_requests_for_no_text_get_none(batch_emulator: RunningEmulator, url: str, looks: Any) -> None:
+    """Nor do they use tokens of an answer."""
+    with plain(batch_emulator) as client:
+        batch = create(client, upload(client, line("a", url=url, prompt="a cat", input="a cat")), url)
+        batch_emulator.until_idle()
+        batch = client.batches.retrieve(batch.id)
+        assert batch.output_file_id is not None
+        body = json.loads(client.files.content(batch.output_file_id).text)["response"]["body"]
+
+        assert looks(body)
+        assert "choices" not in body
+        assert batch.usage is not None
+        assert batch.usage.output_tokens == 0
 
 
 @pytest.mark.batch_emulator(dialect="openai", enqueued_requests_max=3, validating=10)

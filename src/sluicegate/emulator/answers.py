@@ -172,6 +172,11 @@ def fixed_tokens() -> int:
     return count(TEXT, "o200k_base")
 
 
+def says_text(url: str) -> bool:
+    """Whether the fixed answer to a request of this URL is the text."""
+    return url.endswith(("chat/completions", "responses", "completions"))
+
+
 def failure(status: int, message: str) -> Reply:
     """An answer that is an error."""
     message = message.encode("utf-8", "replace").decode()
@@ -241,6 +246,11 @@ def shaped(one: Asked, model: str, dice: random.Random, text: str, output: int) 
     if kind == "moderations":
         result = {"flagged": False, "categories": {}, "category_scores": {}}
         return Reply(200, {"id": f"modr-{answer_id}", "model": model, "results": [result]}, one.tokens)
+    if kind.startswith("images/"):
+        return Reply(200, {"created": CREATED, "data": [{"b64_json": PIXEL}]}, one.tokens)
+    if kind == "videos":
+        body = {"id": f"video_{answer_id}", "object": "video", "created_at": CREATED, "model": model}
+        return Reply(200, body | {"status": "completed", "progress": 100}, one.tokens)
     if kind == "responses":
         content = [{"type": "output_text", "text": text, "annotations": []}]
         item = {
@@ -269,6 +279,10 @@ def shaped(one: Asked, model: str, dice: random.Random, text: str, output: int) 
 
 CREATED: Final = 1_700_000_000
 """When answers say that they were made: the same in every run, so that files compare."""
+
+
+PIXEL: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+"""A PNG of one grey pixel."""
 
 
 def _vectors(line: LineRequest) -> list[dict[str, Any]]:

@@ -227,8 +227,14 @@ def fields_of(table: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         UsageError: there is no such setting, or a value is not one of those that it takes.
-        TypeError, ValueError: a value is wrong.
     """
+    try:
+        return _fields_of(table)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UsageError(f"a value is wrong: {error}") from error
+
+
+def _fields_of(table: dict[str, Any]) -> dict[str, Any]:
     types = {
         f.name: str(f.type) for f in fields(Account) if f.name not in {"resources", "faults", *_DURATIONS.values()}
     }

@@ -21,7 +21,8 @@ class Fault:
         chance: Hit only with this probability, by the account's seed.
         once: For lines: only the first time that a request is executed.
         deployment: Only batches of it. ``batch``: only this one, by its number since the start, from 1.
-        seconds: How long ``slow``, ``slow_validating``, ``lag``, ``release_late`` take, emulated seconds.
+        seconds: How long ``slow``, ``slow_validating``, ``lag``, ``release_late`` take, emulated seconds; of ``slow``, real
+            ones where the clock is moved by hand, since who waits for the reply cannot move it.
         factor: ``count``: tokens that are counted for one of tiktoken's, in the queue and in ``usage``.
     """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sluicegate.emulator import reading, results
-from sluicegate.emulator.answers import Answers, FixedAnswers, FunctionAnswers, answers_of, fixed_tokens
+from sluicegate.emulator.answers import Answers, FixedAnswers, FunctionAnswers, answers_of, fixed_tokens, says_text
 from sluicegate.emulator.batch import LIVE, Batch, InputFacts
 from sluicegate.emulator.blobs import BlobFailed, Blobs
 from sluicegate.emulator.clock import EmulatedClock
@@ -286,7 +286,7 @@ class Provider:
         given, made = batch.input_tokens, batch.output_tokens
         if isinstance(self._answers_for(batch), FixedAnswers):
             given, made = batch.tokens_answered, 0
-            if batch.executed and not batch.facts.url.endswith(("embeddings", "moderations")):
+            if batch.executed and says_text(batch.facts.url):
                 made = fixed_tokens() * (batch.executed - len(batch.unanswered))
         return {
             "input_tokens": given, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": made,
