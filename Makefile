@@ -39,7 +39,7 @@ test: $(VENV)/.dev ## Everything that guards a commit
 # against any other server (docs/contract.md). TESTS=slow adds the clients that are installed for it.
 contract: $(VENV)/.dev ## The contract of the Batch API, against the emulator or any BASE_URL
 	@CONTRACT_BASE_URL="$(BASE_URL)" CONTRACT_DIALECT="$(or $(DIALECT),openai)" CONTRACT_KEY="$(API_KEY)" \
-	CONTRACT_MODEL="$(MODEL)" CONTRACT_API_VERSION="$(API_VERSION)" CONTRACT_POLL_S="$(POLL_S)" \
+	CONTRACT_MODEL="$(MODEL)" CONTRACT_API_VERSION="$(API_VERSION)" CONTRACT_POLL_S="$(POLL_S)" CONTRACT_PATIENCE_S="$(PATIENCE_S)" CONTRACT_PAY="$(PAY)" \
 	$(BIN)/python -m pytest tests/contract $(if $(filter slow,$(TESTS)),,-m "not slow")
 
 contract-gateway: $(VENV)/.dev ## The same contract against the gateway; TESTS=slow adds the clients that are installed for it

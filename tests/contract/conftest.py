@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sluicegate.testing import RunningEmulator, local_emulator
-from tests.contract.target import OTHER_MODEL, Surface, Target, given_target, surfaces_of
+from tests.contract.target import OTHER_MODEL, Surface, Target, given_target, may_pay, surfaces_of
 
 GIVEN = given_target()
 QUICK: dict[str, Any] = {"validating": 0.02, "start": 0.01, "finalizing": 0.01}
@@ -25,12 +25,14 @@ DEPLOYMENTS: dict[str, Any] = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what only the emulator can be told to do, where it is not the emulator."""
+    """Skip what only the emulator can be told to do, where it is not the emulator, and what costs money, unless told."""
     if GIVEN is None:
         return
     for item in items:
         if item.get_closest_marker("emulator_only"):
             item.add_marker(pytest.mark.skip(reason="the server under test takes no orders"))
+        if item.get_closest_marker("costly") and not may_pay():
+            item.add_marker(pytest.mark.skip(reason="it may cost money; PAY=1 runs it"))
 
 
 def _names(dialects: tuple[str, ...] = ("openai", "azure")) -> list[str]:

@@ -171,6 +171,11 @@ def surfaces_of(dialect: str) -> Iterable[str]:
     return ("openai",) if dialect == "openai" else ("azure", "azure-v1")
 
 
+def may_pay() -> bool:
+    """Whether the server under test may be asked for what costs more than cents."""
+    return os.environ.get("CONTRACT_PAY") == "1"
+
+
 def given_target() -> Target | None:
     """The server that the environment names, or None: the emulator.
 

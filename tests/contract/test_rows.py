@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -10,6 +14,7 @@ import pytest
 from tests.contract.test_batch_errors import AZURE_ROWS, OPENAI_ROWS
 from tests.contract.test_lifecycle import TIMES
 
+HERE: Final = Path(__file__).parent
 FILES: Final = ("lifecycle", "limits", "http_errors", "batch_errors")
 
 BY_TEST: Final = {
@@ -112,6 +117,22 @@ def test_the_row_is_a_parameter_of_a_test(section: str, row: str) -> None:
     """It is there by its id."""
     ids = [f"F§2.2 {one.row}" for one in TIMES] + [one.row for one in (*AZURE_ROWS, *OPENAI_ROWS)]
     assert any(f"{section} {row}" in one for one in ids)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "azure"])
+def test_a_real_account_is_asked_for_large_batches_only_when_told(dialect: str) -> None:
+    """``make contract BASE_URL=…`` skips what is ``costly`` without PAY=1."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONTRACT", "PYTEST"))}
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-m", "costly", str(HERE)]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+        env=kept | {"CONTRACT_BASE_URL": "http://127.0.0.1:9", "CONTRACT_DIALECT": dialect},
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout
+    assert f"[{2 if dialect == 'azure' else 1}] " in "".join(
+        line for line in done.stdout.splitlines() if "PAY=1" in line
+    )
 
 
 def test_no_test_of_a_row_is_missing_in_the_table() -> None:

@@ -30,7 +30,7 @@ def test_the_contract_holds_against_the_gateway(tmp_path: Path, dialect: str, le
             environment = os.environ | {
                 "CONTRACT_BASE_URL": served.url, "CONTRACT_DIALECT": dialect, "CONTRACT_KEY": served.key,
                 "CONTRACT_MODEL": "gpt-4.1", "CONTRACT_API_VERSION": "", "CONTRACT_POLL_S": "0.1",
-                "CONTRACT_PATIENCE_S": "60",
+                "CONTRACT_PATIENCE_S": "60", "CONTRACT_PAY": "1",
             }  # fmt: skip
             command = [sys.executable, "-m", "pytest", "tests/contract", "-q", "--tb=short"]
             done = subprocess.run(
