@@ -204,6 +204,7 @@ AZURE_LIMITS = {
     "30K": 30_000, "50K": 50_000, "90K": 90_000, "100K": 100_000, "740K": 740_000, "2M": 2_000_000, "5M": 5_000_000,
     "30M": 30_000_000, "40M": 40_000_000, "50M": 50_000_000, "80M": 80_000_000, "100M": 100_000_000,
     "150M": 150_000_000, "200M": 200_000_000, "300M": 300_000_000, "500M": 500_000_000, "1B": 1_000_000_000,
+    "1.5B": 1_500_000_000,
     "5B": 5_000_000_000, "10B": 10_000_000_000, "15B": 15_000_000_000,
 }  # fmt: skip
 
@@ -217,6 +218,40 @@ def test_f3_4_a_deployments_capacity_is_its_limit(ordered: Order, shown: str, li
 
     assert accepted.headers["deployment-maximum-enqueued-tokens"] == str(limit)
     assert f"configured limit of {shown} for the deployment 'gpt-4.1'" in refused_by(made, "gpt-4.1", limit)
+
+
+ENTERPRISE_DEFAULT_CARD_MSDN_STUDENT = {
+    "F§3.2 gpt-4.1": "5B 200M 50M 90K", "F§3.2 gpt-4.1-mini": "15B 1B 50M 90K", "F§3.2 gpt-4.1-nano": "15B 1B 50M 90K",
+    "F§3.2 gpt-4o": "5B 200M 50M 90K", "F§3.2 gpt-4o-mini": "15B 1B 50M 90K", "F§3.2 gpt-4-turbo": "300M 80M 40M 90K",
+    "F§3.2 gpt-4": "150M 30M 5M 100K", "F§3.2 gpt-35-turbo": "10B 1B 100M 2M 50K", "F§3.2 o3-mini": "15B 1B 50M 90K",
+    "F§3.2 o4-mini": "15B 1B 50M 90K", "F§3.2 gpt-5": "5B 200M 50M 90K", "F§3.2 gpt-5.1": "5B 200M 50M 90K",
+    **{f"F§3.2 {model}": "5B 200M 50M" for model in ("gpt-5.2", "gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano")},
+    "F§3.2 gpt-5.5": "5B 200M 50M 90K",
+    "F§3.3 gpt-4.1": "500M 30M 30M 90K", "F§3.3 gpt-4.1-mini": "1.5B 100M 50M 90K", "F§3.3 gpt-4o": "500M 30M 30M 90K",
+    "F§3.3 gpt-4o-mini": "1.5B 100M 50M 90K", "F§3.3 o3-mini": "1.5B 100M 50M 90K", "F§3.3 gpt-5": "5B 200M 50M 90K",
+    "F§3.3 gpt-5.1": "5B 200M 50M 90K", "F§3.3 gpt-5.4": "5B 200M 50M", "F§3.3 gpt-5.4-mini": "5B 200M 50M",
+    "F§3.3 gpt-5.5": "5B 200M 50M 90K",
+}  # fmt: skip
+"""The two tables: global batch (F§3.2) and data zone batch (F§3.3); offers of which a model has no quota are at the end."""
+
+
+@pytest.mark.emulator_only
+@pytest.mark.parametrize("row", ENTERPRISE_DEFAULT_CARD_MSDN_STUDENT, ids=lambda row: row.replace("§", ""))
+def test_f3_2_f3_3_the_quota_of_every_offer_as_a_deployment(ordered: Order, row: str) -> None:
+    """F§3.2, F§3.3: given whole to a deployment of its type, it is the limit that the header and the refusal say."""
+    quotas = ENTERPRISE_DEFAULT_CARD_MSDN_STUDENT[row].split()
+    section, _, model = row.partition(" ")
+    kind = "GlobalBatch" if section == "F§3.2" else "DataZoneBatch"
+    units = [AZURE_LIMITS[quota] // 1_000 for quota in quotas]
+    made = ordered("azure", deployments={
+        f"offer-{n}": {"model": model, "type": kind, "capacity": capacity} for n, capacity in enumerate(units)
+    })  # fmt: skip
+    for n, quota in enumerate(quotas):
+        accepted = made.surface.post_batch(made.surface.upload(made.surface.line(model=f"offer-{n}")))
+
+        assert accepted.headers["deployment-maximum-enqueued-tokens"] == str(AZURE_LIMITS[quota])
+        said = refused_by(made, f"offer-{n}", AZURE_LIMITS[quota])
+        assert f"configured limit of {quota} for the deployment 'offer-{n}'" in said
 
 
 @pytest.mark.emulator_only
@@ -268,6 +303,53 @@ def test_f3_5_batch_queue_limits_of_a_tier(ordered: Order, tier: int) -> None:
         said = refused_by(made, model, limit)
 
         assert re.search(rf"reached for {re.escape(model)} in .* Limit: {limit:,} enqueued tokens\.", said), said
+
+
+LONG_QUEUES: list[tuple[str, int, tuple[int, int, int, int, int]]] = [
+    *((name, 128 * K, (2 * M, 20 * M, 40 * M, 100 * M, 1 * B)) for name in ("gpt-4.1", "gpt-5.2-pro")),
+    ("gpt-4.1-mini", 128 * K, (5 * M, 40 * M, 80 * M, 200 * M, 2 * B)),
+    ("gpt-5.5", 272 * K, (5 * M, 40 * M, 80 * M, 200 * M, 2 * B)),
+]  # fmt: skip
+
+
+def words(tokens: int) -> str:
+    """A text of so many tokens."""
+    return "a" + " word" * (tokens - 1)
+
+
+@pytest.mark.emulator_only
+@pytest.mark.parametrize("tier", [1, 2, 3, 4, 5])
+def test_f3_5_separate_long_context_queues(ordered: Order, tier: int) -> None:
+    """F§3.5: a request above the model's threshold counts in a queue of its own, whose number the refusal says."""
+    made = ordered("openai", preset=f"openai-tier{tier}", validating=0.02, start=0.01, finalizing=0.01)
+    for model, above, limits in LONG_QUEUES:
+        limit = limits[tier - 1]
+        made.provider.others_hold(limit, deployment=f"{model} (long context)", listed=False)
+        batch = made.surface.run(made.surface.line(text=words(above + 1), model=model))
+        said = batch["errors"]["data"][0]["message"]
+
+        assert re.search(rf"reached for {re.escape(model)} in .* Limit: {limit:,} enqueued tokens\.", said), said
+        assert made.surface.run(made.surface.line(model=model))["status"] == "completed"
+
+
+@pytest.mark.emulator_only
+@pytest.mark.parametrize(("tokens", "model", "status"), [
+    (150_000, "gpt-4.1", "completed"), (150_000, "gpt-4.1-2025-04-14", "completed"), (127_000, "gpt-4.1", "failed"),
+    (150_000, "gpt-4o", "failed"),
+])  # fmt: skip
+def test_f3_5_a_long_request_is_taken_where_the_ordinary_queue_is_too_small(
+    ordered: Order, tokens: int, model: str, status: str
+) -> None:
+    """F§3.5: tier 1 has 90,000 for gpt-4.1 and 2 M for its long contexts; the ordinary queue does not feel it."""
+    made = ordered("openai", preset="openai-tier1", clock="hand")
+    batch_id = made.surface.create(made.surface.upload(made.surface.line(text=words(tokens), model=model)))["id"]
+    made.provider.advance(1)
+    held = made.provider.held()
+
+    assert held.get(model, {"held": 0})["held"] == 0
+    assert (made.surface.get(batch_id)["status"] == "failed") is (status == "failed")
+    made.provider.until_idle()
+    assert made.surface.get(batch_id)["status"] == status
 
 
 @pytest.mark.emulator_only

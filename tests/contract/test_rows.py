@@ -51,9 +51,12 @@ BY_TEST: Final = {
     "F§3.1 metadata": "test_f3_1_metadata_16_by_64_by_512",
     "F§3.1 output tokens": "test_f3_1_output_tokens_are_not_limited",
     "F§3.2, F§3.3 offers": "test_f3_2_presets_of_the_offers",
+    "F§3.2, F§3.3 every model": "test_f3_2_f3_3_the_quota_of_every_offer_as_a_deployment",
     "F§3.4 capacity": "test_f3_4_a_deployments_capacity_is_its_limit",
     "F§3.4 the deployment's own": "test_f3_4_the_deployments_own_capacity_bites_not_the_sum",
     "F§3.5 tiers": "test_f3_5_batch_queue_limits_of_a_tier",
+    "F§3.5 separate long-context queues": "test_f3_5_separate_long_context_queues",
+    "F§3.5 long context, the row of gpt-4.1": "test_f3_5_a_long_request_is_taken_where_the_ordinary_queue_is_too_small",
     "F§3.5 embeddings": "test_f3_5_embeddings_at_tier_1",
     "F§5.2 token_limit_exceeded, batch level": "test_f5_2_token_limit_exceeded_after_validating",
     "F§5.2 token_limit_exceeded, fail fast": "test_f5_2_fail_fast",
@@ -123,7 +126,7 @@ def test_the_row_is_a_parameter_of_a_test(section: str, row: str) -> None:
 def test_a_real_account_is_asked_for_large_batches_only_when_told(dialect: str) -> None:
     """``make contract BASE_URL=…`` skips what is ``costly`` without PAY=1."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONTRACT", "PYTEST"))}
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-m", "costly", str(HERE)]
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-m", "costly", str(HERE / "test_limits.py")]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
         env=kept | {"CONTRACT_BASE_URL": "http://127.0.0.1:9", "CONTRACT_DIALECT": dialect},

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sluicegate.emulator.config import NEVER, Account, Change, Deployment, build, fields_of
+from sluicegate.emulator.config import NEVER, Account, Change, Deployment, LongLimit, build, fields_of
 from sluicegate.emulator.faults import Fault
 from sluicegate.emulator.presets import PRESETS, preset
 from sluicegate.errors import UsageError
@@ -27,7 +27,7 @@ def test_a_file_describes_an_account(tmp_path: Path) -> None:
         "rhythm = [[0, 1.0], [8, 0.5]]\nrate = 100.0\n"
         "[deployments]\nplain = '30K'\n"
         'full = {model = "gpt-4o", type = "DataZoneBatch", capacity = 50, dead = true}\n'
-        '[model_limits]\n"gpt-4.1" = "90K"\n'
+        '[model_limits]\n"gpt-4.1" = "90K"\n[long_limits]\n"gpt-4.1" = {above = "128K", limit = "2M"}\n'
         '[[timetable]]\nat = "25s"\nlimit = "180K"\n'
         '[[timetable]]\nat = 0\ntokens = "36K"\nfor = "40s"\nlisted = false\ndeployment = "plain"\n'
         '[[fault]]\non = "create"\nkind = "lost"\nnth = 3\n[[fault]]\non = "list"\nkind = "lag"\nseconds = "2m"\n'
@@ -40,6 +40,7 @@ def test_a_file_describes_an_account(tmp_path: Path) -> None:
     assert account.deployments == (
         Deployment("plain", 30_000), Deployment("full", 50_000, "gpt-4o", "DataZoneBatch", dead=True)
     )  # fmt: skip
+    assert account.long_limits == (LongLimit("gpt-4.1", 128_000, 2_000_000),)
     assert account.model_of("full") == "gpt-4o"
     assert account.timetable == (
         Change(at_s=25.0, limit=180_000), Change(at_s=0.0, tokens=36_000, for_s=40.0, listed=False, deployment="plain")

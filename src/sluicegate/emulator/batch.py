@@ -41,6 +41,7 @@ class Batch:
     Attributes:
         number: From 1, among ours; 0 for somebody else's.
         factor: What the provider counts for a token. ``found``: tokens held by others and by ours at the create.
+        queue: In which enqueued tokens it counts: its deployment's, or the deployment's for long contexts.
         fates: Faults of executed lines, by line from 0.
         gated: It stays in ``finalizing`` or ``cancelling`` until its results are written; whoever writes them tells.
         input_tokens, output_tokens: Of the answers, as these say. ``failed_more``: lines that the one who answers failed,
@@ -55,6 +56,7 @@ class Batch:
     created_at: float
     metadata: dict[str, str] | None
     facts: InputFacts
+    queue: str = ""
     number: int = 0
     factor: float = 1.0
     found: int = 0
@@ -87,6 +89,11 @@ class Batch:
         """Take over what was counted of the input."""
         self.tokens = round(sum(self.facts.tokens) * self.factor)
         self.sums = array("Q", accumulate(round(t * self.factor) for t in self.facts.tokens))
+
+    @property
+    def largest(self) -> int:
+        """What is counted for its largest line."""
+        return round(max(self.facts.tokens, default=0) * self.factor)
 
     @property
     def key(self) -> str:

@@ -44,6 +44,14 @@ class Deployment(NamedTuple):
     dead: bool = False
 
 
+class LongLimit(NamedTuple):
+    """Requests of a model with more than ``above`` tokens of input have a queue of their own, of ``limit`` tokens."""
+
+    model: str
+    above: int
+    limit: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """At ``at_s`` after the first create: a new ``limit`` or ``rate``, or load of somebody else.
@@ -71,6 +79,7 @@ class Account:
         region: An Azure region: it decides ``fail_fast`` unless that is given.
         limit: Enqueued tokens of each deployment, or None for no limit. ``deployments``: the only names that exist, each
             with its own limit; empty: every name exists. ``model_limits``: limits by the beginning of a model's name.
+        long_limits: Models that have a separate queue for long contexts (OpenAI, F§3.5).
         rate: Tokens per second of the service, 0 for no bound. ``discipline``: ``shared`` equally by the running
             batches, ``fifo``, or ``slots``: so many at once, each at its part of the rate.
         rhythm: (hour of the day in UTC, factor of the rate from then on), ascending.
@@ -104,6 +113,7 @@ class Account:
     limit: int | None = None
     deployments: tuple[Deployment, ...] = ()
     model_limits: tuple[tuple[str, int], ...] = ()
+    long_limits: tuple[LongLimit, ...] = ()
     rate: float = 0.0
     discipline: Literal["shared", "fifo", "slots"] = "shared"
     slots: int = 4
@@ -253,6 +263,10 @@ def _fields_of(table: dict[str, Any]) -> dict[str, Any]:
             found[key] = tuple(_deployment(name, one) for name, one in value.items())
         elif key == "model_limits":
             found[key] = tuple((name, _tokens(limit)) for name, limit in value.items())
+        elif key == "long_limits":
+            found[key] = tuple(
+                LongLimit(name, _tokens(one["above"]), _tokens(one["limit"])) for name, one in value.items()
+            )
         elif key == "rhythm":
             found[key] = tuple((float(hour), float(factor)) for hour, factor in value)
         elif key == "limit":

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from sluicegate.emulator.config import BATCH_TYPES, Account
+
+LONG: Final = " (long context)"
+"""Follows a deployment's name in the name of its queue for long contexts."""
 
 
 class Deployments:
@@ -15,6 +21,7 @@ class Deployments:
     def __init__(self, account: Account) -> None:
         self._known = {one.name: one for one in account.deployments}
         self._model_limits = account.model_limits
+        self._long = account.long_limits
         self._limits: dict[str, int | None] = {one.name: one.limit for one in account.deployments}
         self._default = account.limit
         self.unlisted: list[tuple[float, float, int, str | None]] = []
@@ -28,8 +35,19 @@ class Deployments:
         """The enqueued-token limit now, None for no limit."""
         if name in self._limits:
             return self._limits[name]
+        if name.endswith(LONG):
+            return next((one.limit for one in self._long if _is_of(name.removesuffix(LONG), one.model)), self._default)
         named = [(len(model), limit) for model, limit in self._model_limits if name.startswith(model)]
         return max(named)[1] if named else self._default
+
+    def queue(self, name: str, largest: int) -> str:
+        """In which queue a batch counts: OpenAI has separate ones for requests with much input (F§3.5).
+
+        Args:
+            largest: Tokens of its largest line. That one long line moves the whole batch is a choice.
+        """
+        long = any(_is_of(name, one.model) and largest > one.above for one in self._long)
+        return name + LONG if long else name
 
     def set_limit(self, limit: int | None, name: str | None) -> None:
         """Change a deployment's limit, or everybody's."""
@@ -65,3 +83,8 @@ class Deployments:
     def leave(self, now: float) -> None:
         """Holders whose time is over are gone."""
         self.unlisted = [one for one in self.unlisted if one[1] > now]
+
+
+def _is_of(name: str, model: str) -> bool:
+    """Whether a name is the model's or that of one of its versions, as ``gpt-4.1-2025-04-14``."""
+    return re.fullmatch(re.escape(model) + r"(-\d{4}-.*)?", name) is not None

@@ -57,10 +57,8 @@ class Model:
     # -- questions ------------------------------------------------------------------------------------------------------
 
     def held(self, deployment: str) -> int:
-        """Enqueued tokens now, everybody's."""
-        ours = sum(
-            batch.charge for batch in self._live.values() if batch.deployment == deployment and self._holds(batch)
-        )
+        """Enqueued tokens of a queue now, everybody's; its name is the deployment's, or that of its long contexts."""
+        ours = sum(batch.charge for batch in self._live.values() if batch.queue == deployment and self._holds(batch))
         return ours + self.deployments.held_unlisted(deployment, self._now)
 
     @property
@@ -108,14 +106,16 @@ class Model:
         fault = self.faults.hit("batch", deployment=facts.deployment, batch=number, count=False)
         factor = account.count_factor * (fault.factor if fault is not None and fault.kind == "count" else 1.0)
         chars = round(facts.quarter_chars * factor)
-        limit, held = self.deployments.limit(facts.deployment), self.held(facts.deployment)
         batch = Batch(
             id=batch_id, deployment=facts.deployment, endpoint=endpoint, input_file_id=file_id, created_at=now,
-            metadata=metadata, facts=facts, number=number, factor=factor, found=held, charge=max(chars, 1), gated=gated,
+            metadata=metadata, facts=facts, number=number, factor=factor, charge=max(chars, 1), gated=gated,
             lag_s=account.release_lag_s,
         )  # fmt: skip
         batch.count()
-        self._books(facts.deployment).offered(held + max(chars, batch.tokens), limit)
+        batch.queue = self.deployments.queue(batch.deployment, batch.largest)
+        limit, held = self.deployments.limit(batch.queue), self.held(batch.queue)
+        batch.found = held
+        self._books(batch.queue).offered(held + max(chars, batch.tokens), limit)
         if account.fail_fast and limit is not None and held + chars > limit:
             self.refusals["at_create"] += 1
             raise Refused(400, "token_limit_exceeded", refusal_text(account, facts.deployment, limit))
@@ -139,8 +139,9 @@ class Model:
         for batch in self._live.values():
             if batch.facts is facts:
                 batch.count()
-                limit = self.deployments.limit(batch.deployment)
-                self._books(batch.deployment).offered(batch.found + batch.tokens, limit)
+                batch.queue = self.deployments.queue(batch.deployment, batch.largest)
+                limit = self.deployments.limit(batch.queue)
+                self._books(batch.queue).offered(batch.found + batch.tokens, limit)
                 batch.until = max(batch.until, self._now)
         self.advance(now)
 
@@ -373,15 +374,15 @@ class Model:
         if problems:
             return problems
         before = [b for b in self._live.values() if b is not batch and self._precedes(b, batch)]
-        limit = self.deployments.limit(batch.deployment)
-        held = self.deployments.held_unlisted(batch.deployment, self._now) + sum(b.charge for b in before)
+        limit = self.deployments.limit(batch.queue)
+        held = self.deployments.held_unlisted(batch.queue, self._now) + sum(b.charge for b in before)
         refusal = too_many_tokens(self.account, batch, held, limit) or too_many_inputs(self.account, batch, before)
         self.refusals["late"] += bool(refusal)
         return refusal
 
     def _precedes(self, other: Batch, batch: Batch) -> bool:
         """Whether what ``other`` holds counts against a batch that is being validated."""
-        if other.deployment != batch.deployment or not self._holds(other):
+        if other.queue != batch.queue or not self._holds(other):
             return False
         return other.status != "validating" or other.number < batch.number
 
@@ -412,7 +413,7 @@ class Model:
         return batch
 
     def _note_held(self) -> None:
-        for deployment in {batch.deployment for batch in self._live.values()} | set(self.books_of):
+        for deployment in {batch.queue for batch in self._live.values()} | set(self.books_of):
             self._books(deployment).note(self._now, self.held(deployment), self.deployments.limit(deployment))
 
     # -- books ----------------------------------------------------------------------------------------------------------
@@ -444,12 +445,12 @@ class Model:
     def books(self, now: float) -> dict[str, Any]:
         """What is held now, per deployment, everybody's and others' alone."""
         self.advance(now)
-        names = {batch.deployment for batch in self.batches.values()} | set(self.deployments.names)
+        names = {batch.queue for batch in self.batches.values()} | set(self.deployments.names)
         return {
             name: {
                 "held": self.held(name), "limit": self.deployments.limit(name),
                 "foreign": self.deployments.held_unlisted(name, self._now) + sum(
-                    b.charge for b in self._live.values() if b.foreign and b.status in LIVE and b.deployment == name
+                    b.charge for b in self._live.values() if b.foreign and b.status in LIVE and b.queue == name
                 ),
             }
             for name in sorted(names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sluicegate.emulator.config import LongLimit
 from sluicegate.errors import UsageError
 
 K, M, B = 10**3, 10**6, 10**9
@@ -36,7 +37,9 @@ def _azure(limit: int, imitates: str, source: str = _AZURE_TABLE, **more: Any) -
     return Preset(imitates=imitates, source=source, fields={"dialect": "azure", "limit": limit, **more})
 
 
-def _openai(tier: int, big: int, mini: int, gpt5_mini: int, frontier: int, research: int) -> Preset:
+def _openai(
+    tier: int, big: int, mini: int, gpt5_mini: int, frontier: int, research: int, long: int, long_mini: int
+) -> Preset:
     limits = (
         *((name, big) for name in ("gpt-4o", "gpt-4.1", "gpt-5-pro", "gpt-5.2-pro")),
         *((name, mini) for name in ("gpt-4o-mini", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-5-nano", "gpt-5.4-nano")),
@@ -48,10 +51,14 @@ def _openai(tier: int, big: int, mini: int, gpt5_mini: int, frontier: int, resea
         *((name, research) for name in ("o3-deep-research", "o4-mini-deep-research")),
         *((("text-embedding-3", 3 * M),) if tier == 1 else ()),
     )
+    long_limits = (
+        *(LongLimit(name, 128 * K, long) for name in ("gpt-4.1", "gpt-5.2-pro")),
+        LongLimit("gpt-4.1-mini", 128 * K, long_mini), LongLimit("gpt-5.5", 272 * K, long_mini),
+    )  # fmt: skip
     return Preset(
-        imitates=f"an OpenAI organisation of usage tier {tier}; models without a published limit have the smallest",
+        imitates=f"an OpenAI organisation of usage tier {tier}; models without a published limit have that of gpt-4.1",
         source=_OPENAI_MODELS,
-        fields={"dialect": "openai", "limit": big, "model_limits": limits},
+        fields={"dialect": "openai", "limit": big, "model_limits": limits, "long_limits": long_limits},
     )
 
 
@@ -67,11 +74,11 @@ PRESETS: Final[dict[str, Preset]] = {
     "azure-default": _azure(200 * M, "gpt-4.1 in a default subscription"),
     "azure-5b": _azure(5 * B, "gpt-4.1 under an Enterprise Agreement"),
     "azure-15b": _azure(15 * B, "gpt-4.1-mini under an Enterprise Agreement"),
-    "openai-tier1": _openai(1, 90 * K, 2 * M, 5 * M, 1_500 * K, 200 * K),
-    "openai-tier2": _openai(2, 1_350 * K, 20 * M, 20 * M, 3 * M, 300 * K),
-    "openai-tier3": _openai(3, 50 * M, 40 * M, 40 * M, 100 * M, 500 * K),
-    "openai-tier4": _openai(4, 200 * M, 1 * B, 1 * B, 200 * M, 2 * M),
-    "openai-tier5": _openai(5, 5 * B, 15 * B, 15 * B, 15 * B, 10 * M),
+    "openai-tier1": _openai(1, 90 * K, 2 * M, 5 * M, 1_500 * K, 200 * K, 2 * M, 5 * M),
+    "openai-tier2": _openai(2, 1_350 * K, 20 * M, 20 * M, 3 * M, 300 * K, 20 * M, 40 * M),
+    "openai-tier3": _openai(3, 50 * M, 40 * M, 40 * M, 100 * M, 500 * K, 40 * M, 80 * M),
+    "openai-tier4": _openai(4, 200 * M, 1 * B, 1 * B, 200 * M, 2 * M, 100 * M, 200 * M),
+    "openai-tier5": _openai(5, 5 * B, 15 * B, 15 * B, 15 * B, 10 * M, 1 * B, 2 * B),
     # times
     "azure-sample-times": Preset(
         imitates="Microsoft's sample of three lines: 365 s, 677 s, 768 s after its create",

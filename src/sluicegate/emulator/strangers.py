@@ -26,7 +26,7 @@ def stranger(seed: int, number: int, now: float, tokens: int, for_s: float, depl
         url="/v1/chat/completions",
     )  # fmt: skip
     return Batch(
-        id=f"batch_{dice.getrandbits(128):032x}", deployment=deployment, endpoint="/v1/chat/completions",
+        id=f"batch_{dice.getrandbits(128):032x}", deployment=deployment, queue=deployment, endpoint="/v1/chat/completions",
         input_file_id=f"file-{dice.getrandbits(128):032x}", created_at=now, metadata=None, facts=facts,
         status="in_progress", charge=max(tokens, 1), tokens=tokens, foreign=True, leaves_at=now + for_s,
         times={"in_progress_at": now}, sums=array("Q", accumulate(lines)),
