@@ -222,6 +222,22 @@ def test_f5_3_endpoint_not_allowed(openai_surface: Surface) -> None:
         assert f"'{url}'" in error["message"]
 
 
+@pytest.mark.emulator_only
+def test_f5_3_file_missing_right_after_upload(ordered: Order) -> None:
+    """HTTP 400 with the literal text, seen under many creates at once; the same create succeeds a moment later."""
+    made = ordered("openai")
+    made.provider.fault("create", "file_missing")
+    file_id = made.surface.upload(made.surface.line())
+    answer = made.surface.post_batch(file_id)
+    error = error_of(made.surface, answer)
+
+    assert answer.status_code == 400
+    assert error["param"] == "file_id"
+    assert error["message"].startswith(f"Cannot find file {file_id}, or organization ")
+    assert error["message"].endswith(" does not have access to it.")
+    assert made.surface.post_batch(file_id).status_code == 200
+
+
 @pytest.mark.parametrize("window", ["48h", "1h", "", None, 24])
 def test_f5_3_completion_window_wrong(openai_surface: Surface, window: Any) -> None:
     """HTTP 400."""

@@ -75,6 +75,7 @@ BY_TEST: Final = {
     "F§5.3 queue full": "test_f5_3_queue_full",
     "F§5.3 embedding request queue full": "test_f5_3_embedding_request_queue_full",
     "F§5.3 file missing": "test_f5_3_file_missing",
+    "F§5.3 file missing, HTTP 400": "test_f5_3_file_missing_right_after_upload",
     "F§5.3 endpoint not allowed": "test_f5_3_endpoint_not_allowed",
     "F§5.3 completion_window wrong": "test_f5_3_completion_window_wrong",
     "F§5.3 metadata wrong type": "test_f5_3_metadata_wrong_type",
@@ -126,7 +127,18 @@ def test_the_row_is_a_parameter_of_a_test(section: str, row: str) -> None:
 def test_a_real_account_is_asked_for_large_batches_only_when_told(dialect: str) -> None:
     """``make contract BASE_URL=…`` skips what is ``costly`` without PAY=1."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONTRACT", "PYTEST"))}
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-m", "costly", str(HERE / "test_limits.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rs",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "costly",
+        str(HERE / "test_limits.py"),
+    ]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
         env=kept | {"CONTRACT_BASE_URL": "http://127.0.0.1:9", "CONTRACT_DIALECT": dialect},

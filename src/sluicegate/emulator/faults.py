@@ -43,7 +43,8 @@ class Fault:
 CALL: Final = frozenset({"lost", "reset", "slow", "429", "500", "502", "503", "504"})
 
 KINDS: Final[dict[str, frozenset[str]]] = {
-    "create": CALL,
+    # file_missing: the input file is not found, as happens right after its upload (F§5.3)
+    "create": CALL | {"file_missing"},
     "upload": CALL | {"quota"},
     "get": CALL,
     "cancel": CALL | {"409"},

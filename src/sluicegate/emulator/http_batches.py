@@ -43,7 +43,9 @@ class BatchEndpoints:
             file_id, facts = await self._blob_input(body, extras)
         else:
             file_id = _input_file_id(body)
-            file = provider.files.get(file_id)
+            file, fault = provider.files.get(file_id), request.state.fault
+            if fault is not None and fault.kind == "file_missing":
+                raise _no_file(surface, file_id)
             if file is not None and provider.status(file) == "processed":
                 await provider.read_through(file)
             facts = self._facts(surface, file_id, endpoint, window)
@@ -92,10 +94,10 @@ class BatchEndpoints:
         provider = self._provider
         file = provider.files.get(file_id)
         if file is None:
+            problem = _no_file(surface, file_id)
             if surface.azure:
-                raise Problem(400, "invalidPayload", f"The input file '{file_id}' does not exist.")
-            text = f"Cannot find file {file_id}, or organization org-emulated does not have access to it."
-            return no_facts("invalid_request", text, param="file_id")
+                raise problem
+            return no_facts(problem.code, problem.message, param=problem.param)
         if file.purpose != "batch":
             text = f"The input file '{file_id}' has the purpose '{file.purpose}', not 'batch'."
             raise Problem(400, "invalidPayload", text, param="input_file_id")
@@ -207,6 +209,14 @@ def _input_file_id(body: dict[str, Any]) -> str:
         text = f"Invalid type for 'input_file_id': expected a string, but got {type_of(file_id)} instead."
         raise Problem(400, "invalid_type", text, param="input_file_id")
     return file_id
+
+
+def _no_file(surface: Surface, file_id: str) -> Problem:
+    """There is no such file: OpenAI's batches fail of it, and now and then the create itself (F§5.3)."""
+    if surface.azure:
+        return Problem(400, "invalidPayload", f"The input file '{file_id}' does not exist.")
+    text = f"Cannot find file {file_id}, or organization org-emulated does not have access to it."
+    return Problem(400, "invalid_request", text, param="file_id")
 
 
 def _fits(url: str, endpoint: str, surface: Surface) -> bool:
