@@ -46,6 +46,71 @@ def test_a_rule_counts_what_concerns_it_alone() -> None:
     assert late.kind == "count"
 
 
+def test_a_rule_holds_between_two_times_and_counts_only_then() -> None:
+    """Seconds since the rule exists; ``until`` is the first moment at which it does not."""
+    book = FaultBook((Fault(on="get", kind="500", at=10, until=20, nth=2),), 0)
+    book.begin(1_000)
+    seen = {at: book.hit("get", now=1_000 + at) is not None for at in (0, 9, 10, 11, 12, 19, 20, 30)}
+    assert [at for at, hit in seen.items() if hit] == [11]
+    book.add(Fault(on="get", kind="503", at=5, times=0), 1_100)
+    assert [book.hit("get", now=1_100 + at) is not None for at in (0, 4, 5, 1_000)] == [False, False, True, True]
+
+
+def test_a_rule_about_lines_hits_those_that_are_executed_in_its_time(batch_emulator: RunningEmulator) -> None:
+    """However far the clock jumps."""
+    batch_emulator.post("/_emulator/rate", rate=8)  # a line of eight tokens a second, after two seconds
+    batch_emulator.fault("line", "500", at=4.5, until="7500ms", times=0)
+    content = b"".join(line(f"r{i}", "hello") for i in range(10))
+    with plain(batch_emulator) as client:
+        batch = create(client, upload(client, content))
+        batch_emulator.advance("1h")
+        batch = client.batches.retrieve(batch.id)
+        assert batch.error_file_id is not None
+        bad = [json.loads(text)["custom_id"] for text in client.files.content(batch.error_file_id).text.splitlines()]
+
+    assert sorted(bad) == ["r2", "r3", "r4"]
+
+
+@pytest.mark.batch_emulator(fault=[{"on": "list", "kind": "503", "at": "1m", "until": "2m", "times": 0}])
+def test_the_accounts_rules_exist_since_the_emulator_does(batch_emulator: RunningEmulator) -> None:
+    """A minute later the list fails, for a minute; a rule added then begins then."""
+    with plain(batch_emulator) as client:
+        assert list(client.batches.list()) == []
+        batch_emulator.advance("1m")
+        with pytest.raises(openai.InternalServerError):
+            client.batches.list()
+        batch_emulator.advance("1m")
+        assert list(client.batches.list()) == []
+        batch_emulator.fault("list", "500", at="10s", until="never")
+        assert list(client.batches.list()) == []
+        batch_emulator.advance("10s")
+        with pytest.raises(openai.InternalServerError):
+            client.batches.list()
+        assert [(rule["at"], rule["until"]) for rule in batch_emulator.get("/_emulator/fault")["faults"]] == [
+            (60, 120), (10, "never")
+        ]  # fmt: skip
+
+
+def test_looking_at_files_may_fail_and_their_list_may_lag(batch_emulator: RunningEmulator) -> None:
+    """As with batches."""
+    with plain(batch_emulator) as client:
+        file_id = upload(client, line("a"))
+        batch_emulator.fault("file_get", "503")
+        with pytest.raises(openai.InternalServerError):
+            client.files.retrieve(file_id)
+        assert client.files.retrieve(file_id).id == file_id
+        batch_emulator.fault("file_list", "500")
+        with pytest.raises(openai.InternalServerError):
+            client.files.list()
+        batch_emulator.fault("file_list", "lag", seconds=60, times=2)
+        assert list(client.files.list()) == []
+        batch_emulator.advance(60)
+        assert [one.id for one in client.files.list()] == [file_id]
+        batch_emulator.fault("file_list", "empty")
+        page = client.files.list()
+        assert (page.data, page.has_more) == ([], True)
+
+
 def test_a_create_that_was_refused_is_no_batch_that_a_rule_counts() -> None:
     """The second batch is the second accepted one."""
     bench = Bench(fail_fast=True, faults=(Fault(on="batch", kind="fail", nth=2),))
@@ -71,6 +136,7 @@ def test_chance_follows_the_seed(seed: int, chance: float) -> None:
 
 @pytest.mark.parametrize(
     "wrong", [{"on": "create", "kind": "nothing"}, {"on": "moon", "kind": "lost"}, {"on": "get", "kind": "slow"},
+              {"on": "get", "kind": "500", "at": -1}, {"on": "get", "kind": "500", "at": 5, "until": 5},
               {"on": "get", "kind": "500", "nth": 0}, {"on": "get", "kind": "500", "chance": 2}],
 )  # fmt: skip
 def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:

@@ -357,6 +357,6 @@ def fault_of(table: dict[str, Any]) -> Fault:
         UsageError: there is no such place or kind, or a number makes no sense.
     """
     table = dict(table)
-    if "seconds" in table:
-        table["seconds"] = seconds_of(table["seconds"])
+    for name in {"seconds", "at", "until"} & set(table):
+        table[name] = seconds_of(table[name])
     return checked(Fault(**(table | {"kind": str(table.get("kind"))})))

@@ -16,8 +16,9 @@ class Fault:
     Attributes:
         on: Where: a call, ``file`` (an uploaded file), ``batch``, or ``line``. ``kind``: what, see :data:`KINDS`.
         nth: The first call, file, batch, or line of each input file that it hits, from 1, counted since the rule
-            exists, and among those that ``deployment`` and ``batch`` let through. ``times``: how many from there, 0 for
-            all. ``every``: only each such one of them.
+            exists, and among those that ``deployment``, ``batch``, ``at`` and ``until`` let through. ``times``: how many
+            from there, 0 for all. ``every``: only each such one of them.
+        at, until: Only from then on, and only before then: emulated seconds since the rule exists.
         chance: Hit only with this probability, by the account's seed.
         once: For lines: only the first time that a request is executed.
         deployment: Only batches of it. ``batch``: only this one, by its number since the start, from 1.
@@ -32,6 +33,8 @@ class Fault:
     times: int = 1
     every: int = 1
     chance: float = 1.0
+    at: float = 0.0
+    until: float = float("inf")
     once: bool = True
     deployment: str | None = None
     batch: int | None = None
@@ -47,6 +50,8 @@ KINDS: Final[dict[str, frozenset[str]]] = {
     "create": CALL | {"file_missing"},
     "upload": CALL | {"quota"},
     "get": CALL,
+    "file_get": CALL,
+    "file_list": CALL | {"lag", "empty"},
     "cancel": CALL | {"409"},
     "delete": CALL,
     # lag: batches of the last ``seconds`` are not listed yet · empty: an empty page that says has_more
@@ -73,7 +78,7 @@ NEEDS_SECONDS: Final = frozenset({"slow", "slow_validating", "lag", "release_lat
 
 
 class FaultBook:
-    """Rules, and how often each was met. Everything follows from the seed and the order of calls.
+    """Rules, and how often each was met. Everything follows from the seed, the order of calls and their times.
 
     Args:
         rules: From the account; :meth:`add` adds more while it runs.
@@ -83,29 +88,46 @@ class FaultBook:
         self._seed = seed
         self._rules: list[Fault] = list(rules)
         self._met: list[int] = [0] * len(rules)
+        self._since: list[float] = [0.0] * len(rules)
 
     @property
     def rules(self) -> tuple[Fault, ...]:
         """All rules, the oldest first."""
         return tuple(self._rules)
 
-    def add(self, fault: Fault) -> None:
+    def begin(self, now: float) -> None:
+        """The account's rules exist from now, Unix seconds."""
+        self._since = [now] * len(self._rules)
+
+    def add(self, fault: Fault, now: float = 0.0) -> None:
         """One more rule; it counts from now."""
         self._rules.append(fault)
         self._met.append(0)
+        self._since.append(now)
 
     def clear(self) -> None:
         """No rule any more."""
         self._rules.clear()
         self._met.clear()
+        self._since.clear()
+
+    def next_change_at(self, now: float) -> float | None:
+        """When a rule about lines begins or ends next; between two such times all executed lines are alike."""
+        times = [
+            since + at
+            for fault, since in zip(self._rules, self._since, strict=True)
+            if fault.on == "line"
+            for at in (fault.at, fault.until)
+        ]
+        return min((at for at in times if now < at < float("inf")), default=None)
 
     def hit(
-        self, on: str, *, deployment: str | None = None, batch: int | None = None, count: bool = True
+        self, on: str, *, now: float = 0.0, deployment: str | None = None, batch: int | None = None, count: bool = True
     ) -> Fault | None:
         """The first rule that hits a call, file or batch, if any; it is counted, unless ``count`` is False."""
         found = None
         for i, fault in enumerate(self._rules):
-            if fault.on != on or not _concerns(fault, deployment, batch):
+            if fault.on != on or not self._concerns(i, now, deployment, batch):
                 continue
             number = self._met[i] + 1
             if found is None and self._strikes(i, number, ""):
@@ -119,13 +141,19 @@ class FaultBook:
         """Whether any rule is about lines."""
         return any(fault.on == "line" for fault in self._rules)
 
-    def on_line(self, line: int, *, deployment: str, batch: int, again: bool) -> str | None:
+    def on_line(self, line: int, *, now: float, deployment: str, batch: int, again: bool) -> str | None:
         """The kind that hits the line (from 1) of a batch; ``again``: the request was hit before."""
         for i, fault in enumerate(self._rules):
-            meant = fault.on == "line" and _concerns(fault, deployment, batch) and not (fault.once and again)
-            if meant and self._strikes(i, line, f"{batch}:"):
+            if fault.on != "line" or (fault.once and again) or not self._concerns(i, now, deployment, batch):
+                continue
+            if self._strikes(i, line, f"{batch}:"):
                 return fault.kind
         return None
+
+    def _concerns(self, rule: int, now: float, deployment: str | None, batch: int | None) -> bool:
+        fault, begun = self._rules[rule], self._since[rule]
+        in_time = begun + fault.at <= now < begun + fault.until
+        return in_time and fault.deployment in (None, deployment) and fault.batch in (None, batch)
 
     def _strikes(self, rule: int, number: int, where: str) -> bool:
         fault = self._rules[rule]
@@ -133,10 +161,6 @@ class FaultBook:
         if since < 0 or since % fault.every or (fault.times and since // fault.every >= fault.times):
             return False
         return fault.chance >= 1.0 or random.Random(f"{self._seed}:{rule}:{where}{number}").random() < fault.chance
-
-
-def _concerns(fault: Fault, deployment: str | None, batch: int | None) -> bool:
-    return fault.deployment in (None, deployment) and fault.batch in (None, batch)
 
 
 def checked(fault: Fault) -> Fault:
@@ -150,6 +174,8 @@ def checked(fault: Fault) -> Fault:
         raise UsageError(f"there is no fault {fault.kind!r} on {fault.on!r}; there are {known}")
     if fault.nth < 1 or fault.every < 1 or fault.times < 0 or not 0 <= fault.chance <= 1 or fault.factor <= 0:
         raise UsageError("a fault's nth and every are from 1, times from 0, chance from 0 to 1, factor above 0")
+    if fault.at < 0 or fault.until <= fault.at:
+        raise UsageError("a fault's at is from 0, its until after that")
     if fault.kind in NEEDS_SECONDS and fault.seconds <= 0:
         raise UsageError(f"a fault {fault.kind!r} needs seconds")
     return fault

@@ -14,7 +14,7 @@ from sluicegate.emulator.batch import LIVE, Batch, InputFacts, Refused
 from sluicegate.emulator.config import DAY_S
 from sluicegate.emulator.http_files import expiry_of
 from sluicegate.emulator.provider import Provider, no_facts
-from sluicegate.emulator.wire import Problem, Surface, filtered, json_body, page, surface_of, type_of
+from sluicegate.emulator.wire import Problem, Surface, empty_page, filtered, json_body, page, surface_of, type_of
 
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 TIMES: Final = (
@@ -131,7 +131,7 @@ class BatchEndpoints:
         provider, surface, fault = self._provider, surface_of(request), request.state.fault
         newest = sorted(provider.model.batches.values(), key=lambda batch: batch.created_at)[::-1]
         if fault is not None and fault.kind == "empty":
-            return JSONResponse({"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": True})
+            return empty_page()
         if fault is not None and fault.kind == "lag":
             newest = [batch for batch in newest if batch.created_at <= provider.now() - fault.seconds]
         items = [batch_json(provider, batch, surface) for batch in newest]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from sluicegate.core.limits import parse_tokens
 from sluicegate.emulator.auth import AUDIENCES, make_token
 from sluicegate.emulator.batch import Batch
 from sluicegate.emulator.books import timeline
-from sluicegate.emulator.config import fault_of, seconds_of
+from sluicegate.emulator.config import NEVER, fault_of, seconds_of
 from sluicegate.emulator.picture import batch_svg, report_page, report_svg
 from sluicegate.emulator.provider import Provider
 from sluicegate.emulator.wire import Problem, json_body
@@ -162,15 +163,15 @@ class ControlEndpoints:
 
     async def faults(self, request: Request) -> Response:
         """The rules that hold."""
-        names = ("on", "kind", "nth", "times", "every", "chance", "once", "deployment", "batch", "seconds", "factor")
-        rules: list[dict[str, Any]] = [
-            {n: getattr(rule, n) for n in names} for rule in self._provider.model.faults.rules
+        rules = [
+            {name: "never" if value == NEVER else value for name, value in asdict(rule).items()}
+            for rule in self._provider.model.faults.rules
         ]
         return JSONResponse({"faults": rules})
 
     async def add_fault(self, request: Request) -> Response:
         """One more rule; it counts from now."""
-        self._provider.model.faults.add(fault_of(await json_body(request)))
+        self._provider.model.faults.add(fault_of(await json_body(request)), self._provider.now())
         return JSONResponse({"faults": len(self._provider.model.faults.rules)})
 
     async def clear_faults(self, request: Request) -> Response:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sluicegate.emulator.blobs import BlobFailed, Blobs
 from sluicegate.emulator.provider import Provider, StoredFile
-from sluicegate.emulator.wire import Problem, byte_range, json_body, page, receive_form, surface_of
+from sluicegate.emulator.wire import Problem, byte_range, empty_page, json_body, page, receive_form, surface_of
 
 CHUNK: Final = 1 << 18
 EXPIRY_FIELDS: Final = ("expires_after[{}]", "expires_after.{}", "{}")
@@ -83,8 +83,12 @@ class FileEndpoints:
 
     async def list(self, request: Request) -> Response:
         """``GET /files``, newest first."""
-        wanted = request.query_params.get("purpose")
+        wanted, fault = request.query_params.get("purpose"), request.state.fault
+        if fault is not None and fault.kind == "empty":
+            return empty_page()
         newest = sorted(self._provider.files.values(), key=lambda file: file.created_at)[::-1]
+        if fault is not None and fault.kind == "lag":
+            newest = [file for file in newest if file.created_at <= self._provider.now() - fault.seconds]
         for file in newest:
             await self._provider.results(file)
         items = [file_json(self._provider, file) for file in newest if wanted in (None, file.purpose)]

@@ -103,7 +103,7 @@ class Model:
         if wait is not None:
             raise Refused(429, "rate_limit_exceeded", "Too many batches were created in the last hour.", wait)
         number = self._ours + 1
-        fault = self.faults.hit("batch", deployment=facts.deployment, batch=number, count=False)
+        fault = self.faults.hit("batch", now=now, deployment=facts.deployment, batch=number, count=False)
         factor = account.count_factor * (fault.factor if fault is not None and fault.kind == "count" else 1.0)
         chars = round(facts.quarter_chars * factor)
         batch = Batch(
@@ -119,7 +119,7 @@ class Model:
         if account.fail_fast and limit is not None and held + chars > limit:
             self.refusals["at_create"] += 1
             raise Refused(400, "token_limit_exceeded", refusal_text(account, facts.deployment, limit))
-        self.faults.hit("batch", deployment=facts.deployment, batch=number)
+        self.faults.hit("batch", now=now, deployment=facts.deployment, batch=number)
         self._ours = number
         self._creates.add(now)
         slower = 0.0
@@ -212,6 +212,8 @@ class Model:
             times += [] if completion is None else [self._now + completion]
             change = next_factor_at(self.account, self._now)
             times += [change] if change is not None and self.rate else []
+            fault_change = self.faults.next_change_at(self._now)
+            times += [fault_change] if fault_change is not None else []
         expire = self.account.expire_s
         for batch in self._live.values():
             if batch.leaves_at is not None and batch.status in LIVE:
@@ -229,6 +231,7 @@ class Model:
         """Let everything happen that is due until ``now``."""
         if self._now == 0.0:
             self._now = now
+            self.faults.begin(now)
         while True:
             at = self.next_event_at()
             if at is None or at > now:
@@ -298,7 +301,7 @@ class Model:
 
     def _fate(self, batch: Batch, line: int, identity: int) -> str | None:
         kind = self.faults.on_line(
-            line + 1, deployment=batch.deployment, batch=batch.number, again=identity in self._hit
+            line + 1, now=self._now, deployment=batch.deployment, batch=batch.number, again=identity in self._hit
         )
         if kind is not None:
             batch.fates[line] = kind

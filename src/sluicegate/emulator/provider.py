@@ -146,7 +146,7 @@ class Provider:
         now = self.now()
         if seconds is None and self.account.dialect == "openai" and purpose == "batch":
             seconds = FILE_DAYS_OPENAI * DAY_S
-        fault = self.model.faults.hit("file")
+        fault = self.model.faults.hit("file", now=now)
         file = StoredFile(
             id=file_id, filename=filename, purpose=purpose, bytes=path.stat().st_size, created_at=now, path=path,
             ready_at=now + self.account.pending_s, expires_at=now + seconds if seconds is not None else None,

@@ -74,9 +74,9 @@ class Emulator:
         batches, calls_at_once = BatchEndpoints(self.provider), SynchronousEndpoints(self.provider)
         # (verb, path, handler, the name by which faults know it)
         calls: list[tuple[str, str, Handler, str | None]] = [
-            ("POST", "/files", files.upload, "upload"), ("GET", "/files", files.list, None),
+            ("POST", "/files", files.upload, "upload"), ("GET", "/files", files.list, "file_list"),
             ("POST", "/files/import", files.import_by_url, "upload"),
-            ("GET", "/files/{id}", files.get, None), ("DELETE", "/files/{id}", files.delete, "delete"),
+            ("GET", "/files/{id}", files.get, "file_get"), ("DELETE", "/files/{id}", files.delete, "delete"),
             ("GET", "/files/{id}/content", files.content, "download"),
             ("POST", "/uploads", uploads.create, None), ("POST", "/uploads/{id}/parts", uploads.add_part, "upload"),
             ("POST", "/uploads/{id}/complete", uploads.complete, "upload"),
@@ -123,7 +123,9 @@ class Emulator:
         self._count(self._calls, "requests")
         if on == "upload" and not request.url.path.endswith("/parts"):  # a part is no file yet
             self._count(self._uploads, "file uploads")
-        fault = provider.model.faults.hit(on) if on is not None and request.method != "HEAD" else None
+        fault = None
+        if on is not None and request.method != "HEAD":
+            fault = provider.model.faults.hit(on, now=provider.now())
         request.state.fault = fault
         if fault is None:
             return await handler(request)

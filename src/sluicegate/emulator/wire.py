@@ -197,6 +197,11 @@ def page(query: Mapping[str, str], items: list[dict[str, Any]], *, default: int,
     )  # fmt: skip
 
 
+def empty_page() -> Response:
+    """An empty page that says that there is more, as was seen (F§6)."""
+    return JSONResponse({"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": True})
+
+
 def _place(items: list[dict[str, Any]], cursor: str, param: str) -> int:
     for i, item in enumerate(items):
         if item["id"] == cursor:
