@@ -14,6 +14,7 @@ from tests.contract.target import ENDED, Surface
 Order = Callable[..., Ordered]
 SURFACES = ["openai", "azure", "azure-v1"]
 every_surface = pytest.mark.parametrize("name", SURFACES)
+every_azure = pytest.mark.parametrize("name", ["azure", "azure-v1"])
 SLOW: dict[str, Any] = {"clock": "hand", "validating": "10m", "start": "20m", "finalizing": "5m"}
 HOUR_S = 3_600
 
@@ -322,6 +323,47 @@ def test_f2_5_output_line_of_azure(azure_surface: Surface) -> None:
     assert list(line["response"]) == ["body", "request_id", "status_code"]
     assert line["response"]["status_code"] == 200
     assert line["error"] is None
+    body = line["response"]["body"]
+    assert {"choices", "id", "model", "object", "prompt_filter_results", "usage"} <= set(body)
+    assert isinstance(body["prompt_filter_results"], list)
+    assert "content_filter_results" in body["choices"][0]
+
+
+@pytest.mark.emulator_only
+@every_azure
+def test_f2_5_a_filtered_prompt(ordered: Order, name: str) -> None:
+    """The synchronous call's error, in a line of status 400 of the error file."""
+    made = ordered(name)
+    made.provider.fault("line", "content_filter")
+    batch = made.surface.run(made.surface.line("a"))
+    response = made.surface.lines(batch["error_file_id"])["a"]["response"]
+    error = response["body"]["error"]
+
+    assert (response["status_code"], error["status"], error["code"]) == (400, 400, "content_filter")
+    assert error["param"] == "prompt"
+    assert error["innererror"]["code"] == "ResponsibleAIPolicyViolation"
+    assert any(one["filtered"] for one in error["innererror"]["content_filter_result"].values())
+
+
+@pytest.mark.emulator_only
+@every_surface
+def test_f2_5_a_filtered_completion(ordered: Order, name: str) -> None:
+    """A line of status 200 in the output file, whose ``finish_reason`` says it; on Azure the choice's results too."""
+    made = ordered(name)
+    made.provider.fault("line", "content_filter_completion")
+    batch = made.surface.run(made.surface.line("a") + made.surface.line("b"))
+    choices = {
+        key: one["response"]["body"]["choices"][0] for key, one in made.surface.lines(batch["output_file_id"]).items()
+    }
+
+    assert batch["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+    assert {key: one["finish_reason"] for key, one in choices.items()} == {"a": "content_filter", "b": "stop"}
+    assert choices["a"]["message"]["content"] == ""
+    if made.surface.azure:
+        found = {
+            key: any(x["filtered"] for x in one["content_filter_results"].values()) for key, one in choices.items()
+        }
+        assert found == {"a": True, "b": False}
 
 
 @pytest.mark.emulator_only

@@ -35,6 +35,8 @@ BY_TEST: Final = {
     "F§2.5 OpenAI's line": "test_f2_5_output_line_of_openai",
     "F§2.5 Azure's line": "test_f2_5_output_line_of_azure",
     "F§2.5 a line with an HTTP error": "test_f2_5_a_line_with_an_http_error",
+    "F§2.5 a filtered prompt": "test_f2_5_a_filtered_prompt",
+    "F§2.5 a filtered completion": "test_f2_5_a_filtered_completion",
     "F§2.5 order": "test_f2_5_order_is_not_guaranteed",
     "F§2.6 retention": "test_f2_6_retention",
     "F§3.1 lines per file, Azure": "test_f3_1_lines_per_file_100000_are_taken_on_azure",

@@ -65,7 +65,12 @@ KINDS: Final[dict[str, frozenset[str]]] = {
             "fail", "input_modified", "count", "release_late", "release_never",
         }
     ),
-    "line": frozenset({"missing", "doubled", "swapped", "unknown", "0", "429", "500", "content_filter"}),
+    # content_filter: the prompt is refused · content_filter_completion: the answer is cut, its line has status 200
+    "line": frozenset(
+        {
+            "missing", "doubled", "swapped", "unknown", "0", "429", "500", "content_filter", "content_filter_completion"
+        }
+    ),
 }  # fmt: skip
 
 FAILED_LINES: Final = frozenset({"0", "429", "500", "content_filter"})

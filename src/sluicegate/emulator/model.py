@@ -295,7 +295,7 @@ class Model:
             self.executed_total += 1
             if identity in self._answered:
                 self.executed_again += 1
-            elif fate in (None, "doubled"):
+            elif fate in (None, "doubled", "content_filter_completion"):
                 self._answered.add(identity)
         batch.executed = max(batch.executed, done)
 

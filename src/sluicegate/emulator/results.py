@@ -7,7 +7,7 @@ import os
 import random
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,7 +60,10 @@ def write_results(
         for begin in range(0, len(order), ANSWERED_AT_ONCE):
             chosen = [i for i in order[begin : begin + ANSWERED_AT_ONCE] if batch.fates.get(i) not in SILENT_LINES]
             requests = [Asked(line(i), batch.tokens_of(i)) for i in chosen]
-            replies = dict(zip(chosen, answers.answer(requests, batch.deployment, dice), strict=True))
+            replies = {
+                i: filtered(reply, batch.fates.get(i), model.account)
+                for i, reply in zip(chosen, answers.answer(requests, batch.deployment, dice), strict=True)
+            }
             for i in order[begin : begin + ANSWERED_AT_ONCE]:
                 custom_id = line(swapped.get(i, i)).custom_id
                 reply = replies.get(i)
@@ -118,12 +121,38 @@ def _result_lines(
             yield _line("nobody-sent-this", dice, 200, {}, account), False
 
 
+HARMLESS: Final[dict[str, Any]] = {
+    name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")
+}
+HARMFUL: Final[dict[str, Any]] = HARMLESS | {"violence": {"filtered": True, "severity": "high"}}
+"""What Azure's filter says of a text: the shape of the synchronous call (F§2.5); that it is violence is a choice."""
+
 CONTENT_FILTERED: Final[dict[str, Any]] = {
     "message": "The response was filtered due to the prompt triggering content management policy.", "type": None,
     "param": "prompt", "code": "content_filter", "status": 400,
-    "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}},
+    "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": HARMFUL},
 }  # fmt: skip
 """A filtered prompt as the synchronous call words it (F§2.5)."""
+
+
+def filtered(reply: Reply, fate: str | None, account: Account) -> Reply:
+    """The answer behind the content filter: what Azure adds to every choice, and what a filtered one has left."""
+    choices = reply.body.get("choices") if reply.status == 200 else None
+    hit, azure = fate == "content_filter_completion", account.dialect == "azure"
+    if not (hit or azure) or not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
+        return reply
+    body = reply.body | {"choices": [_filtered_choice(one, hit=hit, azure=azure) for one in choices]}
+    if azure:
+        body = {"prompt_filter_results": [{"prompt_index": 0, "content_filter_results": HARMLESS}]} | body
+    return replace(reply, body=body)
+
+
+def _filtered_choice(choice: dict[str, Any], *, hit: bool, azure: bool) -> dict[str, Any]:
+    if hit:
+        choice = choice | {"finish_reason": "content_filter"}
+        message = choice.get("message")
+        choice |= {"message": message | {"content": ""}} if isinstance(message, dict) else {"text": ""}
+    return ({"content_filter_results": HARMFUL if hit else HARMLESS} | choice) if azure else choice
 
 
 def _line(custom_id: str, dice: random.Random, status: int, body: dict[str, Any], account: Account) -> bytes:
