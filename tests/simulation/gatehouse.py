@@ -29,6 +29,7 @@ from sluicegate.web.metrics import Metrics
 from sluicegate.web.state import Gateway
 from sluicegate.web.together import Together
 from sluicegate.web.watch import Watch
+from tests.simulation import judge
 from tests.simulation.plan import Client
 from tests.simulation.ports import Fate
 from tests.simulation.wire import Transport
@@ -43,6 +44,9 @@ KEEP_S: Final = 300.0
 FAMILIES: Final = ("/v1", "/openai/v1", "/openai")
 POLL_S: Final = 5.0
 AGAIN_S: Final = 0.5
+EARLY: Final = {"cancel": frozenset({"batch_cancelled"}), "expire": frozenset({"batch_expired"})}
+"""Error codes of requests that were not sent as often as they may be, by what the client does."""
+
 ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
@@ -132,8 +136,9 @@ class Gatehouse:
     async def _client(self, number: int, client: Client) -> None:
         await asyncio.sleep(client.at)
         caller = _Caller(self, number, client)
-        sent = [f"c{number}-{i}" for i in range(client.requests)]
-        file = await caller.upload(sent)
+        lines = _lines([f"c{number}-{i}" for i in range(client.requests)])
+        sent = judge.answers_to(lines)
+        file = await caller.upload(b"\n".join(lines))
         made = await caller.call(
             "POST", "/batches", json={"input_file_id": file, "endpoint": "/v1/chat/completions",
                                       "completion_window": "24h"},
@@ -165,23 +170,25 @@ class Gatehouse:
             if "error" not in answer:
                 self._play.fail("a tenant sees another's batch")
 
-    async def _compare(self, caller: _Caller, batch: dict[str, Any], sent: list[str]) -> None:
+    async def _compare(self, caller: _Caller, batch: dict[str, Any], sent: dict[str, str]) -> None:
         play, status = self._play, batch["status"]
         play.trace.add(f"{batch['id']} is {status}: {batch['request_counts']}")
         usual = {"cancel": {"cancelled", "completed"}, "expire": {"expired", "completed"}}
         if status not in usual.get(caller.client.ending, {"completed"}):
             play.fail(f"a batch ended as {status}: {batch['errors']}")
-        found: list[list[str]] = []
-        for name in ("output_file_id", "error_file_id"):
-            text = await caller.text(f"/files/{batch[name]}/content") if batch[name] else ""
-            found.append([json.loads(line)["custom_id"] for line in text.splitlines()])
+        found = [
+            (await caller.text(f"/files/{batch[name]}/content") if batch[name] else "").splitlines()
+            for name in ("output_file_id", "error_file_id")
+        ]
         counts = batch["request_counts"]
         if not found[0] and not found[1] and status != "completed" and counts["total"] == 0:
             return  # it ended before it was checked
-        if sorted(found[0] + found[1]) != sorted(sent):
-            play.fail("a client's requests did not end exactly once")
-        if any(sorted(ids, key=sent.index) != ids for ids in found):
-            play.fail("a client's results are out of order")
+        wrong = judge.misjudged(
+            out=found[0], err=found[1], wanted=sent, past=play.past(), attempts=play.policy.attempts,
+            early=EARLY.get(caller.client.ending, frozenset()) | {"request_exceeds_limit"},
+        )  # fmt: skip
+        if wrong:
+            play.fail(f"a client's batch: {wrong}")
         if (counts["total"], counts["completed"], counts["failed"]) != (len(sent), len(found[0]), len(found[1])):
             play.fail(f"request_counts are {counts}, the files have {len(found[0])} and {len(found[1])}")
 
@@ -220,6 +227,17 @@ class Gatehouse:
                 self._play.fail(f"{len(left)} blobs in {folder} outlived their time: {sorted(left)[0]}")
 
 
+def _lines(ids: list[str]) -> list[bytes]:
+    """A batch's requests."""
+    lines = []
+    for i, id_ in enumerate(ids):
+        content = "word " * (5 + (i * 37 + len(ids) * 11) % 90)
+        body = {"model": "m0-batch", "messages": [{"role": "user", "content": f"{id_} {content}"}]}
+        line = {"custom_id": id_, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        lines.append(json.dumps(line).encode())
+    return lines
+
+
 class _Caller:
     """One client's connection."""
 
@@ -229,14 +247,8 @@ class _Caller:
         self._family = FAMILIES[number % 3]
         self._headers = {"authorization": f"Bearer {house._keys[client.tenant]}"}
 
-    async def upload(self, ids: list[str]) -> str:
+    async def upload(self, content: bytes) -> str:
         """Upload the batch's requests; the file's id."""
-        lines = []
-        for i, id_ in enumerate(ids):
-            content = "word " * (5 + (i * 37 + len(ids) * 11) % 90)
-            body = {"model": "m0-batch", "messages": [{"role": "user", "content": f"{id_} {content}"}]}
-            lines.append(json.dumps({"custom_id": id_, "method": "POST", "url": "/v1/chat/completions", "body": body}))
-        content = "\n".join(lines).encode()
         if self.client.ending != "parts":
             files = {"file": ("in.jsonl", content)}
             return str((await self.call("POST", "/files", data={"purpose": "batch"}, files=files))["id"])

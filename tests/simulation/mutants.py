@@ -16,13 +16,15 @@ from sluicegate.core.types import BatchStatus
 from sluicegate.core.waiting import Spans
 from sluicegate.errors import OutcomeUnknown
 from sluicegate.service import collector, output, prepare, scheduler, submitter, watcher
+from sluicegate.service.assemble import id_span
 from sluicegate.web import batches
 from sluicegate.web.auth import Caller
 from tests.simulation.ports import Locks, Network
 
 _observe, _hold, _match, _standing = watcher._observe, submitter.hold, collector.match, scheduler.standing
 _enter, _amend = prepare.enter, SqlTx.amend
-_close, _call, _add = scheduler.close, Network._call, output.Joiner.add
+_close, _call, _add, _line = scheduler.close, Network._call, output.Joiner.add, output.Joiner._line
+_again = submitter.waits_again
 
 
 def _release_when(early: Callable[..., bool]) -> Any:
@@ -86,6 +88,19 @@ def _off_by_one(self: Any, part: str, settled: Any, pending: Any = ()) -> None:
     _add(self, part, settled, pending)
 
 
+def _all_failed(self: Any, part: str, settled: Any, pending: Any = ()) -> None:
+    settled.failed = type(settled.failed)(settled.failed.typecode, [1] * len(settled))
+    _add(self, part, settled, pending)
+
+
+def _first_answer(self: Any, ordinal: int) -> bytes:
+    own, first = _line(self, ordinal), _line(self, 0)
+    if self._place.failed[ordinal] or self._place.failed[0]:
+        return own
+    (at, size), (first_at, first_size) = id_span(own), id_span(first)
+    return first[:first_at] + own[at : at + size] + first[first_at + first_size :]
+
+
 def _patch(target: Any, name: str, value: Any) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: mock.patch.object(target, name, value)
 
@@ -119,5 +134,11 @@ MUTANTS: Final = {
     "the gateway shows a tenant another's batches": _patch(Caller, "sees", property(lambda self: {})),
     "the gateway enters a batch anew after a crash": _patch(prepare, "enter", _enter_anew),
     "the gateway ends a batch without its output": _patch(SqlTx, "amend", _end_at_once),
+    "every answer goes to the error file": _patch(output.Joiner, "add", _all_failed),
+    "passing failures are never sent again": _patch(collector, "match", lambda task: _match(replace(task, attempts=1))),
+    "a refusal costs an attempt": _patch(
+        submitter, "waits_again", lambda part, positions, sent: _again(part, positions, sent=True)
+    ),
+    "every request gets the first request's answer": _patch(output.Joiner, "_line", _first_answer),
     "requests that should wait again are lost": _patch(scheduler, "wait_again", lambda tx, part, again: None),
 }

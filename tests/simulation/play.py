@@ -18,7 +18,7 @@ from unittest import mock
 
 from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.store import SqlStore
-from sluicegate.core.report import Event
+from sluicegate.core.report import Event, RunResult
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
 from sluicegate.emulator.config import Account, Change, Fault
@@ -26,7 +26,9 @@ from sluicegate.emulator.model import LIVE
 from sluicegate.errors import Interrupted, ProviderRefused, StateUnusable
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context, Policy
+from tests.simulation import judge
 from tests.simulation.gatehouse import KEEP_S, Gatehouse
+from tests.simulation.judge import Echo
 from tests.simulation.plan import Plan
 from tests.simulation.ports import Blobs, Fate, Locks, Network, Store, Trace, Workers
 from tests.simulation.wire import FAULTS_HERE, KINDS_HERE, WireWorld, one_thread
@@ -119,6 +121,8 @@ def _on_the_wire(plan: Plan) -> tuple[Fault, ...]:
 
 
 class _Play:
+    policy = POLICY
+
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.folder, self.trace = plan, folder, Trace()
         (folder / "provider").mkdir()
@@ -149,11 +153,13 @@ class _Play:
         else:
             self.world = World(account, folder / "provider")
             self.world.list_lag_s = plan.list_lag_s
+        self.world.answers = Echo()
         if plan.second is not None:
             self.world.model.deployments.set_limit(plan.second, "m1-batch")
         self.locks: dict[str, Fate] = {}
         self.broken: str | None = None
         self.asked = -1
+        self.results: list[tuple[int, RunResult]] = []
 
     def fail(self, sentence: str) -> None:
         self.broken = self.broken or sentence
@@ -198,7 +204,7 @@ class _Play:
             self.fail(f"the balances {kept} are not the sums of the entries {ledger}")
         return sum(row[2] + row[3] for row in kept if row[1] == "tokens")
 
-    async def life(self, number: int, which: int, attempt: int, at: int, how: str) -> None:
+    async def life(self, number: int, which: int, attempt: int, at: int, how: str) -> RunResult:
         fate = Fate(f"p{number}.{attempt}", self.trace, at, how)
         ctx = self.context(fate, (self.plan.seed, number, attempt))
         request = prepare.Request(
@@ -217,7 +223,7 @@ class _Play:
                 row = await prepare.resume(ctx, request, known)
             else:
                 row = known
-            await runs.perform(
+            return await runs.perform(
                 ctx, row, ways=runs.Ways(), stop=fate.stop, show=None, started_at=started_at,
                 resumed=known is not None,
             )  # fmt: skip
@@ -229,7 +235,8 @@ class _Play:
         for attempt in itertools.count():
             at, how = deaths[attempt] if attempt < len(deaths) else (0, "never")
             try:
-                return await self.life(number, which, attempt, at, how)
+                self.results.append((which, await self.life(number, which, attempt, at, how)))
+                return
             except (Died, StateUnusable, Interrupted, ProviderRefused):
                 await asyncio.sleep(0.7)
 
@@ -270,18 +277,29 @@ class _Play:
         if house is not None:
             house.at_the_end()
 
+    def past(self) -> dict[str, judge.Past]:
+        """What became of each request, by the provider's books."""
+        return judge.pasts(self.world.model, self.folder / "provider", self.trace.held)
+
+    @staticmethod
+    def lines_of(path: Path) -> list[str]:
+        """A result file's lines; none if there is no such file."""
+        return path.read_text().splitlines() if path.exists() else []
+
     def at_the_end(self) -> None:
-        for which, count in enumerate(self.plan.inputs):
-            ids: list[list[str]] = []
-            for kind in ("out", "err"):
-                path = self.folder / f"{kind}{which}.jsonl"
-                text = path.read_text().splitlines() if path.exists() else []
-                ids.append([json.loads(line)["custom_id"] for line in text])
-            wanted = [f"r{which}-{i}" for i in range(count)]
-            if sorted(ids[0] + ids[1]) != sorted(wanted):
-                self.fail(f"input {which}: some requests did not end exactly once")
-            if any(sorted(found, key=wanted.index) != found for found in ids):
-                self.fail(f"input {which}: results are out of order")
+        past = self.past()
+        for which in range(len(self.plan.inputs)):
+            wanted = judge.answers_to((self.folder / f"in{which}.jsonl").read_bytes().splitlines())
+            lines = [self.lines_of(self.folder / f"{kind}{which}.jsonl") for kind in ("out", "err")]
+            wrong = judge.misjudged(out=lines[0], err=lines[1], wanted=wanted, past=past, attempts=POLICY.attempts,
+                                    early=frozenset({"request_exceeds_limit"}))  # fmt: skip
+            if wrong:
+                self.fail(f"input {which}: {wrong}")
+            true = (len(wanted), *map(len, lines), int(bool(lines[1])))
+            for result in (result for of, result in self.results if of == which):
+                said = (result.total, result.completed, result.failed, result.exit_code)
+                if said != true or [path is not None for path in result.errors] != [bool(lines[1])]:
+                    self.fail(f"input {which}: the result says {said}, the files have {true}")
         self.asked = -1
         if self.booked():
             self.fail("a reservation outlived its batch")

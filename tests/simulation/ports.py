@@ -20,13 +20,18 @@ from tests.simulation.world import Deaths, Died, ModelBackend, World
 
 @dataclass
 class Trace:
-    """What happened, in order, and what of the code it covered."""
+    """What happened, in order, and what of the code it covered.
+
+    Attributes:
+        held: Provider batch → part, of all batches that our rows ever named.
+    """
 
     lines: list[str] = field(default_factory=list)
     deaths: Counter[str] = field(default_factory=Counter)
     points: set[str] = field(default_factory=set)
     transitions: set[str] = field(default_factory=set)
     calls: Counter[str] = field(default_factory=Counter)
+    held: dict[str, str] = field(default_factory=dict)
 
     def add(self, text: str) -> None:
         self.lines.append(f"{asyncio.get_running_loop().time():12.4f} {text}")
@@ -101,6 +106,8 @@ class _Tx:
     def move_part(self, part: str, before: Stage, after: Stage, **changes: Any) -> bool:
         moved: bool = self._tx.move_part(part, before, after, **changes)
         if moved:
+            if after is Stage.HELD:
+                self._trace.held[changes["provider_batch"]] = part
             self._trace.transitions.add(f"{before}>{after}")
             self._trace.add(f"  {part} {before} -> {after}")
         return moved

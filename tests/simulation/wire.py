@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from sluicegate.adapters.backend_batch import BatchBackend
 from sluicegate.adapters.connect import connect
+from sluicegate.emulator.answers import Answers
 from sluicegate.emulator.config import Account
 from sluicegate.emulator.server import Emulator
 from sluicegate.emulator.wire import TRANSPORT
@@ -55,6 +56,15 @@ class WireWorld:
         self.emulator.provider.clock = _Clock()  # type: ignore[assignment]
         self.model = self.emulator.provider.model
         self._app = self.emulator.app()
+
+    @property
+    def answers(self) -> Answers:
+        """Who answers."""
+        return self.emulator.provider.answers
+
+    @answers.setter
+    def answers(self, answers: Answers) -> None:
+        self.emulator.provider.answers = answers
 
     def advance(self, now: float) -> None:
         """Let everything happen that is due."""

@@ -31,6 +31,7 @@ from sluicegate.core.types import (
     RemoteFile,
 )  # fmt: skip
 from sluicegate.emulator import reading, results
+from sluicegate.emulator.answers import Answers
 from sluicegate.emulator.config import Account
 from sluicegate.emulator.model import Batch, InputFacts, Model, Refused
 from sluicegate.errors import CallRefused, Conflict, NotFound, TokenLimitExceeded
@@ -108,6 +109,7 @@ class World:
         self.files: dict[str, tuple[str, Path, InputFacts | None]] = {}
         self.serial = 0
         self.list_lag_s = 0.0
+        self.answers: Answers | None = None
 
     def advance(self, now: float) -> None:
         """Let everything happen that is due; the files of others' new batches appear."""
@@ -233,7 +235,8 @@ class ModelBackend:
             return
         batch = self._world.model.batches[batch_id]
         out, err = self._world.folder / f"{batch_id}.out", self._world.folder / f"{batch_id}.err"
-        results.write_results(self._world.model, batch, self._world.folder / batch.input_file_id, out, err)
+        source = self._world.folder / batch.input_file_id
+        results.write_results(self._world.model, batch, source, out, err, self._world.answers)
         yield (out if kind == "out" else err).read_bytes()[offset:]
 
     async def deployment_limit(self, deployment: str) -> int | None:

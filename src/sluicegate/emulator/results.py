@@ -49,7 +49,7 @@ def write_results(
     answers = answers or FixedAnswers()
     starts = _line_starts(source)
     dice = random.Random(f"{model.account.seed}:{batch.key}:ids")
-    swapped = _swapped(batch)
+    others = swapped(batch)
     failed = input_tokens = output_tokens = 0
     with source.open("rb", buffering=0) as file, output.open("wb", 1 << 20) as good, errors.open("wb", 1 << 18) as bad:
 
@@ -65,7 +65,7 @@ def write_results(
                 for i, reply in zip(chosen, answers.answer(requests, batch.deployment, dice), strict=True)
             }
             for i in order[begin : begin + ANSWERED_AT_ONCE]:
-                custom_id = line(swapped.get(i, i)).custom_id
+                custom_id = line(others.get(i, i)).custom_id
                 reply = replies.get(i)
                 for text, is_failed in _result_lines(batch.fates.get(i), custom_id, reply, dice, model.account):
                     (bad if is_failed else good).write(text + b"\n")
@@ -92,7 +92,7 @@ def _line_starts(source: Path) -> array[int]:
     return starts
 
 
-def _swapped(batch: Batch) -> dict[int, int]:
+def swapped(batch: Batch) -> dict[int, int]:
     """For lines whose answers are swapped with their neighbour's: under which line's id each goes."""
     found: dict[int, int] = {}
     for i in sorted(line for line, kind in batch.fates.items() if kind == "swapped"):
