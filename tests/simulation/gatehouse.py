@@ -60,6 +60,7 @@ class Gatehouse:
         self._closing = asyncio.Event()
         self._keys: list[str] = []
         self._made: list[str] = []
+        self.done_at = 0.0
         self._settings = Settings(
             azure_endpoint="http://emulated", limit=play.told(play.plan.limit), gateway_metrics="off"
         )  # fmt: skip
@@ -79,6 +80,7 @@ class Gatehouse:
         if lives.done():
             lives.result()
         await both
+        self.done_at = asyncio.get_running_loop().time()
         self._compare_rows()
         await asyncio.sleep(KEEP_S + 60.0)
         self._closing.set()
@@ -93,8 +95,10 @@ class Gatehouse:
             fate = Fate(f"g.{attempt}", self._play.trace, at, how)
             try:
                 await self._life(fate, attempt)
-            except (Died, StateUnusable):
+            except Died:
                 self._play.trace.add(f"{fate.name} is gone")
+            except StateUnusable as error:
+                self._play.excuse(fate, error)
             finally:
                 fate.dead = True
                 self._app = None

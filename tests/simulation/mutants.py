@@ -10,12 +10,12 @@ from unittest import mock
 
 from sluicegate.adapters.store import SqlTx
 from sluicegate.core import submission
-from sluicegate.core.ledger import Verb
+from sluicegate.core.ledger import Dimension, Entry, Verb
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.types import BatchStatus
 from sluicegate.core.waiting import Spans
-from sluicegate.errors import OutcomeUnknown
-from sluicegate.service import collector, output, prepare, scheduler, submitter, watcher
+from sluicegate.errors import OutcomeUnknown, ProviderRefused
+from sluicegate.service import collector, output, prepare, runs, scheduler, submitter, watcher
 from sluicegate.service.assemble import id_span
 from sluicegate.web import batches
 from sluicegate.web.auth import Caller
@@ -24,7 +24,7 @@ from tests.simulation.ports import Locks, Network
 _observe, _hold, _match, _standing = watcher._observe, submitter.hold, collector.match, scheduler.standing
 _enter, _amend = prepare.enter, SqlTx.amend
 _close, _call, _add, _line = scheduler.close, Network._call, output.Joiner.add, output.Joiner._line
-_again = submitter.waits_again
+_again, _perform, _turn = submitter.waits_again, runs.perform, scheduler.turn
 
 
 def _release_when(early: Callable[..., bool]) -> Any:
@@ -101,6 +101,47 @@ def _first_answer(self: Any, ordinal: int) -> bytes:
     return first[:first_at] + own[at : at + size] + first[first_at + first_size :]
 
 
+async def _never_cancel(ctx: Any, part: Any, twin: Any) -> None:
+    return None
+
+
+def _release_late() -> Any:
+    seen: dict[str, float] = {}
+
+    def observe(tx: Any, ctx: Any, record: Any, part: Any, batch: Any, now: float, **how: Any) -> None:
+        if not batch.status.terminal or now >= seen.setdefault(batch.id, now) + 150.0:
+            _observe(tx, ctx, record, part, batch, now, **how)
+
+    return observe
+
+
+def _without_foreign(*args: Any) -> Any:
+    return replace(_standing(*args), foreign=0)
+
+
+async def _refused_at_start(ctx: Any, run: Any, **given: Any) -> Any:
+    if ctx.ids.random() < 0.5:
+        raise ProviderRefused("the provider refuses this for good")
+    return await _perform(ctx, run, **given)
+
+
+async def _careless_turn(ctx: Any, work: Any, *args: Any, **given: Any) -> Any:
+    assert work.run.tenant is None or ctx.ids.random() >= 0.3, "a planted slip"
+    return await _turn(ctx, work, *args, **given)
+
+
+def _close_twice(tx: Any, part: Any, verb: Verb, now: float) -> None:
+    """Without the guards of the ledger and of the database, which stop it at once."""
+    _close(tx, part, verb, now)
+    if verb is Verb.RELEASE:
+        scope, dimension = part.deployment, Dimension.TOKENS
+        tx.append(
+            Entry(
+                scope=scope, dimension=dimension, part=part.id, verb=Verb.ADJUST, reserved=0, held=-part.charge, at=now
+            )
+        )
+
+
 def _patch(target: Any, name: str, value: Any) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: mock.patch.object(target, name, value)
 
@@ -140,5 +181,11 @@ MUTANTS: Final = {
         submitter, "waits_again", lambda part, positions, sent: _again(part, positions, sent=True)
     ),
     "every request gets the first request's answer": _patch(output.Joiner, "_line", _first_answer),
+    "twins are not cancelled": _patch(watcher, "cancel_twin", _never_cancel),
+    "an end is acted on 150 s after it was seen": lambda: mock.patch.object(watcher, "_observe", _release_late()),
+    "others' tokens are ignored": _patch(scheduler, "standing", _without_foreign),
+    "every other start gives up for good": _patch(runs, "perform", _refused_at_start),
+    "an assertion fails in some turns of the gateway": _patch(scheduler, "turn", _careless_turn),
+    "a double release": _patch(scheduler, "close", _close_twice),
     "requests that should wait again are lost": _patch(scheduler, "wait_again", lambda tx, part, again: None),
 }

@@ -6,14 +6,17 @@ import asyncio
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any, Final
 from unittest import mock
 
 from sluicegate.adapters.counters import default_counter
@@ -23,16 +26,24 @@ from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
 from sluicegate.emulator.config import Account, Change, Fault
 from sluicegate.emulator.model import LIVE
-from sluicegate.errors import Interrupted, ProviderRefused, StateUnusable
+from sluicegate.errors import (
+    AuthenticationFailed,
+    DeploymentNotFound,
+    Interrupted,
+    ProviderRefused,
+    SluicegateError,
+    StateUnusable,
+)
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context, Policy
 from tests.simulation import judge
+from tests.simulation.books import Books
 from tests.simulation.gatehouse import KEEP_S, Gatehouse
 from tests.simulation.judge import Echo
 from tests.simulation.plan import Plan
 from tests.simulation.ports import Blobs, Fate, Locks, Network, Store, Trace, Workers
 from tests.simulation.wire import FAULTS_HERE, KINDS_HERE, WireWorld, one_thread
-from tests.simulation.world import Died, SeededIds, VirtualClock, VirtualLoop, World
+from tests.simulation.world import EPOCH, Died, SeededIds, VirtualClock, VirtualLoop, World
 
 BOUND_S = 900.0
 USUAL_TOKENS = 100
@@ -78,6 +89,29 @@ class Outcome:
     trace: Trace
     broken: str | None = None
     hash: str = field(default="")
+    took_s: float = 0.0
+    excepted: Counter[str] = field(default_factory=Counter)
+    refusals: int = 0
+
+
+EXPECTED: Final = (SluicegateError, Died, Broken, asyncio.CancelledError)
+"""What may end a task; anything else is a bug, whoever catches it."""
+
+
+class _Listener(logging.Handler):
+    """Hears what the service only logs: the gateway's loops catch everything and try again."""
+
+    def __init__(self, heard: Callable[[BaseException, str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._heard = heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        given = (
+            next((a for a in record.args if isinstance(a, Exception)), None) if isinstance(record.args, tuple) else None
+        )
+        if (found := error or given) is not None:
+            self._heard(found, record.getMessage())
 
 
 class _Quick(SqlStore):
@@ -156,89 +190,107 @@ class _Play:
         self.world.answers = Echo()
         if plan.second is not None:
             self.world.model.deployments.set_limit(plan.second, "m1-batch")
+        self.books = Books(
+            self.world.model, self.store, self.trace, told=self.told_of, lag_s=plan.list_lag_s, fail=self.fail,
+            cancel_faults=sum(call == "cancel" for call, _, _ in plan.faults),
+            damage_unknown=plan.wire and plan.damaged_twice,
+        )  # fmt: skip
+        self.trace.books = self.books
         self.locks: dict[str, Fate] = {}
         self.broken: str | None = None
         self.asked = -1
+        self.took_s = 0.0
         self.results: list[tuple[int, RunResult]] = []
 
     def fail(self, sentence: str) -> None:
         self.broken = self.broken or sentence
         raise Broken(sentence)
 
+    def swallowed(self, error: BaseException, where: str) -> None:
+        """Something was caught, logged or dropped; what is no trouble of the world breaks a promise, and it may go on."""
+        reasons: dict[type, str] = {ProviderRefused: "400", AuthenticationFailed: "", DeploymentNotFound: ""}
+        unreasoned = type(error) in reasons and not any(kind == reasons[type(error)] for _, _, kind in self.plan.faults)
+        if unreasoned or not isinstance(error, EXPECTED):
+            self.broken = self.broken or f"{where}: {type(error).__name__}: {error}".splitlines()[0]
+
     def check(self) -> None:
         """The promises that hold at every commit."""
         model = self.world.model
         plan = self.plan
-        if model.executed_again and not plan.twins and not plan.damaged_twice:
-            self.fail("a request was executed twice")
+        self.books.at_commit()
         if plan.fair and not plan.twins and model.offered_max > 1.0:
             self.fail(f"offered {model.offered_max:.3f} of what fits")
         refused = sum(model.refusals.values())
+        refusing = sum(kind in ("count", "release_late", "release_never") for _, kind in plan.batches)
         surprises = (
-            len(plan.others)
-            + 2 * len(plan.changes)
-            + len(plan.batches)
-            + (plan.lag_s > 0)
-            + (plan.told != "exact")
-            + plan.twins
+            len(plan.others) + 2 * len(plan.changes) + refusing + (plan.lag_s > 0) + (plan.told != "exact") + plan.twins
         )
         if refused > (REFUSALS_USUAL + REFUSALS_EACH * surprises if surprises else 0):
             self.fail(f"{refused} refusals")
-        if plan.twins or any(kind == "count" for _, kind in plan.batches):
-            return
-        theirs = sum(batch.charge for batch in model.batches.values() if batch.status in LIVE and not batch.foreign)
-        ours = self.booked()
-        if ours < theirs:
-            self.fail(f"our books say {ours}, the provider holds {theirs}")
-
-    def booked(self) -> int:
-        """Tokens that our books say are reserved or held."""
         self.asked += 1
-        if self.asked % AUDIT_EVERY:
-            kept_now = "SELECT coalesce(sum(reserved + held), 0) FROM balances WHERE dimension = 'tokens'"
-            return int(self.store._connection.execute(kept_now).fetchone()[0])
+        if self.asked % AUDIT_EVERY == 0:
+            self.audit()
+
+    def audit(self) -> set[tuple[str, str, int, int]]:
+        """The balances, compared with the sums of the entries; and nothing is booked for a part that holds nothing."""
+        ask = self.store._connection.execute
         sums = "SELECT scope, dimension, sum(reserved), sum(held) FROM {} GROUP BY scope, dimension"
-        ledger, kept = (set(self.store._connection.execute(sums.format(t)).fetchall()) for t in ("ledger", "balances"))
+        ledger, kept = ({tuple(row) for row in ask(sums.format(t)).fetchall()} for t in ("ledger", "balances"))
         empty = {row for row in ledger ^ kept if not row[2] and not row[3]}
         if ledger ^ kept != empty:
             self.fail(f"the balances {kept} are not the sums of the entries {ledger}")
-        return sum(row[2] + row[3] for row in kept if row[1] == "tokens")
+        left = ask(
+            "SELECT p.stage FROM ledger l JOIN parts p ON p.id = l.part "
+            "WHERE p.stage NOT IN ('reserved', 'submitting', 'held') "
+            "GROUP BY l.part, l.dimension HAVING sum(l.reserved) <> 0 OR sum(l.held) <> 0 LIMIT 1"
+        ).fetchone()
+        if left is not None:
+            self.fail(f"tokens are booked for a part that is {left[0]}")
+        return {row for row in kept if row[2] or row[3]}
 
-    async def life(self, number: int, which: int, attempt: int, at: int, how: str) -> RunResult:
-        fate = Fate(f"p{number}.{attempt}", self.trace, at, how)
+    async def life(self, number: int, which: int, attempt: int, fate: Fate) -> RunResult:
         ctx = self.context(fate, (self.plan.seed, number, attempt))
         request = prepare.Request(
             inputs=(str(self.folder / f"in{which}.jsonl"),), output=self.folder / f"out{which}.jsonl",
             errors=self.folder / f"err{which}.jsonl", cap=self.told(self.plan.limit_of(which)),
         )  # fmt: skip
-        try:
-            started_at = ctx.clock.now()
-            copied = await prepare.copy_inputs(ctx, request, None)
-            digest = prepare.digest_of(copied)
-            known = await prepare.known_run(ctx, request, digest)
-            if known is None:
-                seen = await prepare.check(ctx, request, copied, CheckRules(dialect=Dialect.AZURE), None)
-                row = await prepare.enter(ctx, request, copied, seen, digest)
-            elif ctx.lock.acquire(f"run-{known.id}"):  # as api.py does it: a follower changes nothing
-                row = await prepare.resume(ctx, request, known)
-            else:
-                row = known
-            return await runs.perform(
-                ctx, row, ways=runs.Ways(), stop=fate.stop, show=None, started_at=started_at,
-                resumed=known is not None,
-            )  # fmt: skip
-        finally:
-            fate.dead = True
+        started_at = ctx.clock.now()
+        copied = await prepare.copy_inputs(ctx, request, None)
+        digest = prepare.digest_of(copied)
+        known = await prepare.known_run(ctx, request, digest)
+        if known is None:
+            seen = await prepare.check(ctx, request, copied, CheckRules(dialect=Dialect.AZURE), None)
+            row = await prepare.enter(ctx, request, copied, seen, digest)
+        elif ctx.lock.acquire(f"run-{known.id}"):  # as api.py does it: a follower changes nothing
+            row = await prepare.resume(ctx, request, known)
+        else:
+            row = known
+        return await runs.perform(
+            ctx, row, ways=runs.Ways(), stop=fate.stop, show=None, started_at=started_at, resumed=known is not None,
+        )  # fmt: skip
 
     async def process(self, number: int, which: int, deaths: tuple[tuple[int, str], ...]) -> None:
         await asyncio.sleep(0.3 * number * (self.plan.seed % 3))
         for attempt in itertools.count():
             at, how = deaths[attempt] if attempt < len(deaths) else (0, "never")
+            fate = Fate(f"p{number}.{attempt}", self.trace, at, how)
             try:
-                self.results.append((which, await self.life(number, which, attempt, at, how)))
+                self.results.append((which, await self.life(number, which, attempt, fate)))
                 return
-            except (Died, StateUnusable, Interrupted, ProviderRefused):
+            except Died:
                 await asyncio.sleep(0.7)
+            except (StateUnusable, Interrupted, ProviderRefused) as error:
+                self.excuse(fate, error)
+                await asyncio.sleep(0.7)
+            finally:
+                fate.dead = True
+
+    def excuse(self, fate: Fate, error: SluicegateError) -> None:
+        """A process may give up for what happened in this very life of it, and for nothing else."""
+        self.trace.add(f"{fate.name} gives up: {type(error).__name__}: {error}")
+        excused = {StateUnusable: fate.was_full, Interrupted: fate.stop.is_set(), ProviderRefused: fate.was_refused}
+        if not excused.get(type(error), False):
+            self.fail(f"a process gave up without a reason: {type(error).__name__}: {error}")
 
     def context(self, fate: Fate, seed: object, listen: Callable[[Event], None] | None = None) -> Context:
         """The object graph of one life of a process."""
@@ -259,6 +311,21 @@ class _Play:
         """What the person says of a limit."""
         return {"exact": limit, "none": None, "high": 2 * limit}[self.plan.told]
 
+    def told_of(self, deployment: str) -> int | None:
+        """What the person says of a deployment's limit, by its name."""
+        return self.told(self.plan.limit_of(int(deployment.startswith("m1"))))
+
+    def calm_at(self) -> float:
+        """When the last death, fault or change was over, loop time: from then on nothing is in the way of the work."""
+        model = self.world.model
+        began = model.began() or EPOCH
+        times = [began + at + for_s for at, _, for_s, _ in self.plan.others]
+        times += [began + at for at, _ in self.plan.changes]
+        ended = [batch for batch in model.batches.values() if batch.fault is not None and batch.status not in LIVE]
+        times += [batch.times[f"{batch.status}_at"] + min(batch.lag_s, STUCK_S) for batch in ended]
+        times += [EPOCH + client.at for client in self.plan.clients]
+        return max([self.trace.trouble_at, *(at - EPOCH for at in times)])
+
     async def all(self) -> None:
         plan = self.plan
         works = [asyncio.ensure_future(self.process(i, w, d)) for i, (w, d) in enumerate(plan.processes)]
@@ -270,6 +337,7 @@ class _Play:
             await asyncio.wait_for(asyncio.gather(*works), bound)
         except TimeoutError:
             self.fail("work was not done in time")
+        self.took_s = (asyncio.get_running_loop().time() if house is None else house.done_at) - self.calm_at()
         await asyncio.sleep(300.0)  # what is still on its way arrives
         self.world.advance(VirtualClock().now())
         self.check()
@@ -300,8 +368,7 @@ class _Play:
                 said = (result.total, result.completed, result.failed, result.exit_code)
                 if said != true or [path is not None for path in result.errors] != [bool(lines[1])]:
                     self.fail(f"input {which}: the result says {said}, the files have {true}")
-        self.asked = -1
-        if self.booked():
+        if self.audit():
             self.fail("a reservation outlived its batch")
         if any(batch.status in LIVE and not batch.foreign for batch in self.world.model.batches.values()):
             self.fail("a batch that nobody waits for is still at the provider")
@@ -312,9 +379,17 @@ def play(plan: Plan) -> Outcome:
     root = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=root))
     loop = VirtualLoop()
-    loop.set_exception_handler(lambda _loop, _context: None)  # the dead leave tasks behind
     broken: str | None = None
     one = _Play(plan, folder)
+
+    def dropped(_loop: Any, context: dict[str, Any]) -> None:
+        if (error := context.get("exception")) is not None:
+            one.swallowed(error, "dropped by the loop")
+
+    loop.set_exception_handler(dropped)
+    log, listener = logging.getLogger("sluicegate"), _Listener(one.swallowed)
+    log.addHandler(listener)
+    before, log.propagate = log.propagate, False
     try:
         with mock.patch("os.fsync"), one_thread(plan.seed) if plan.wire or plan.clients else nullcontext():
             loop.run_until_complete(one.all())
@@ -327,8 +402,11 @@ def play(plan: Plan) -> Outcome:
             task.cancel()
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
+        log.removeHandler(listener)
+        log.propagate = before
         one.store._engine.dispose()
         shutil.rmtree(folder)
     text = "\n".join(one.trace.lines).replace(str(folder), "")
     broken = broken.replace(str(folder), "") if broken else one.broken
-    return Outcome(plan, one.trace, broken, hashlib.sha256(text.encode()).hexdigest())
+    return Outcome(plan, one.trace, broken, hashlib.sha256(text.encode()).hexdigest(), one.took_s, one.books.excepted,
+                   sum(one.world.model.refusals.values()))  # fmt: skip

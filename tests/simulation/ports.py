@@ -12,10 +12,12 @@ from typing import Any
 from sluicegate.adapters.blobs import FolderBlobs
 from sluicegate.adapters.store import SqlStore
 from sluicegate.core.lifecycle import Stage
+from sluicegate.core.rows import PartRow, ResourceRow
+from sluicegate.core.tenancy import ClientBatchRow
 from sluicegate.errors import CallRefused, OutcomeUnknown, StateUnusable, Throttled, Unavailable
 from tests.simulation.plan import Plan
 from tests.simulation.wire import FAULTS_HERE, KINDS_HERE, WireWorld
-from tests.simulation.world import Deaths, Died, ModelBackend, World
+from tests.simulation.world import Deaths, Died, ModelBackend, VirtualClock, World
 
 
 @dataclass
@@ -23,7 +25,10 @@ class Trace:
     """What happened, in order, and what of the code it covered.
 
     Attributes:
-        held: Provider batch → part, of all batches that our rows ever named.
+        held: Provider batch → part, of all batches that our rows ever named; ``held_at``: since when.
+        damaged: Downloads that were damaged, by file.
+        trouble_at: When the last death or fault was, loop time.
+        books: Who watches commits and looks.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -32,13 +37,25 @@ class Trace:
     transitions: set[str] = field(default_factory=set)
     calls: Counter[str] = field(default_factory=Counter)
     held: dict[str, str] = field(default_factory=dict)
+    held_at: dict[str, float] = field(default_factory=dict)
+    damaged: Counter[str] = field(default_factory=Counter)
+    trouble_at: float = 0.0
+    books: Any = None
+
+    def trouble(self) -> None:
+        """Something was done to the world just now."""
+        self.trouble_at = asyncio.get_running_loop().time()
 
     def add(self, text: str) -> None:
         self.lines.append(f"{asyncio.get_running_loop().time():12.4f} {text}")
 
 
 class Fate:
-    """One life of a process: it dies at one port call, and then touches nothing any more."""
+    """One life of a process: it dies at one port call, and then touches nothing any more.
+
+    Attributes:
+        was_refused, was_full: A create of it was refused for good; its disk was full.
+    """
 
     def __init__(self, name: str, trace: Trace, at: int, how: str) -> None:
         self.name, self.trace, self.at, self.how = name, trace, at, how
@@ -46,6 +63,8 @@ class Fate:
         self.gone = asyncio.Event()
         self.calls = 0
         self.dead = False
+        self.was_refused = False
+        self.was_full = False
 
     def enter(self, point: str) -> int:
         if self.dead:
@@ -55,6 +74,7 @@ class Fate:
         self.trace.add(f"{self.name} {point}")
         if self.calls == self.at and self.how == "stop":
             self.trace.deaths["stop"] += 1
+            self.trace.trouble()
             self.stop.set()
         if self.calls == self.at and (self.how == "before" or (self.how in ("torn", "full") and point != "write")):
             self.die(f"{point}:before")
@@ -70,6 +90,7 @@ class Fate:
         self.dead = True
         self.gone.set()
         self.trace.deaths[point] += 1
+        self.trace.trouble()
         self.trace.add(f"{self.name} DIES {point}")
         raise Died
 
@@ -97,17 +118,45 @@ class Locks:
 
 
 class _Tx:
-    def __init__(self, tx: Any, trace: Trace) -> None:
-        self._tx, self._trace = tx, trace
+    def __init__(self, tx: Any, fate: Fate) -> None:
+        self._tx, self._fate, self._trace = tx, fate, fate.trace
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tx, name)
+
+    def insert(self, *rows: Any) -> None:
+        self._tx.insert(*rows)
+        for row in rows:
+            if isinstance(row, PartRow) and row.stage is Stage.RESERVED:
+                self._trace.books.reserved(self._tx, row)
+
+    def put_resource(self, row: ResourceRow) -> None:
+        self._tx.put_resource(row)
+        if row.listing_until:
+            self._trace.books.look_began(self._fate, VirtualClock().now())
+        else:
+            self._trace.books.look_ended(self._fate)
+
+    def update_run(self, run: str, **changes: Any) -> None:
+        before = self._tx.run(run) if "state" in changes else None
+        self._tx.update_run(run, **changes)
+        if before is not None and before.state is not changes["state"]:
+            self._trace.transitions.add(f"run {before.state}>{changes['state']}")
+
+    def amend(self, kind: Any, key: str, /, given: Any = None, **changes: Any) -> bool:
+        watched = kind is ClientBatchRow and "status" in changes
+        before = self._tx.find(kind, id=key) if watched else []
+        done: bool = self._tx.amend(kind, key, given, **changes)
+        if done and before and before[0].status is not changes["status"]:
+            self._trace.transitions.add(f"batch {before[0].status}>{changes['status']}")
+        return done
 
     def move_part(self, part: str, before: Stage, after: Stage, **changes: Any) -> bool:
         moved: bool = self._tx.move_part(part, before, after, **changes)
         if moved:
             if after is Stage.HELD:
                 self._trace.held[changes["provider_batch"]] = part
+                self._trace.held_at[changes["provider_batch"]] = VirtualClock().now()
             self._trace.transitions.add(f"{before}>{after}")
             self._trace.add(f"  {part} {before} -> {after}")
         return moved
@@ -122,7 +171,7 @@ class Store:
     async def transact(self, function: Any, /) -> Any:
         await asyncio.sleep(0)  # another process may come in between
         number = self._fate.enter("commit")
-        result = await self._store.transact(lambda tx: function(_Tx(tx, self._fate.trace)))
+        result = await self._store.transact(lambda tx: function(_Tx(tx, self._fate)))
         self._check()
         self._fate.leave(number, "commit")
         return result
@@ -154,6 +203,8 @@ class Blobs:
         number = self._fate.enter("write")
         if number == self._fate.at and self._fate.how == "full":
             self._fate.trace.deaths["write:full"] += 1
+            self._fate.trace.trouble()
+            self._fate.was_full = True
             raise StateUnusable("the disk is full")
         if number == self._fate.at and self._fate.how == "torn":
             content = b"".join([chunk async for chunk in chunks])
@@ -181,7 +232,7 @@ class Workers:
         self._fate = fate
 
     async def run(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        point = f"work.{getattr(function, '__name__', 'call')}"
+        point = f"work.{getattr(getattr(function, 'func', function), '__name__', 'call')}"
         number = self._fate.enter(point)
         result = function(*args, **kwargs)
         self._fate.leave(number, point)
@@ -213,12 +264,27 @@ class Network:
         calls = self._fate.trace.calls
         calls[op] += 1
         kind = next((kind for call, nth, kind in self._plan.faults if (call, nth) == (op, calls[op])), None)
+        if kind is not None:
+            self._fate.trace.trouble()
         return None if self._plan.wire and op in FAULTS_HERE and kind in KINDS_HERE else kind
 
     async def _call(self, op: str, /, *args: Any, **kwargs: Any) -> Any:
         number = self._fate.enter(op)
         fault = self._fault(op)
         writes = op in ("create", "upload")
+        if op == "list_batches":
+            try:
+                found = await self._answered(op, number, fault, writes, *args, **kwargs)
+            except BaseException:
+                self._fate.trace.books.list_answered(self._fate, failed=True)
+                raise
+            self._fate.trace.books.list_answered(self._fate, failed=False)
+            return found
+        return await self._answered(op, number, fault, writes, *args, **kwargs)
+
+    async def _answered(
+        self, op: str, number: int, fault: str | None, writes: bool, /, *args: Any, **kwargs: Any
+    ) -> Any:
         if fault:
             self._fate.trace.add(f"{self._fate.name} {op} FAULT {fault}")
         if fault == "429":
@@ -226,6 +292,7 @@ class Network:
         if fault in ("503", "reset"):
             raise OutcomeUnknown("reset") if writes else Unavailable("503", status=503)
         if fault == "400":
+            self._fate.was_refused = True
             raise CallRefused("something is wrong today", status=400)
 
         async def later() -> Any:
@@ -248,6 +315,8 @@ class Network:
     async def download(self, file_id: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         number = self._fate.enter("download")
         fault = self._fault("download")
+        if fault in ("truncated", "corrupt"):
+            self._fate.trace.damaged[file_id] += 1
         if fault == "503":
             raise Unavailable("503", status=503)
         async for chunk in self._inner.download(file_id, offset=offset):
