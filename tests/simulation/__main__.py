@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Final
 
-from sluicegate.core.lifecycle import TRANSITIONS
+import msgspec
+
+from tests.simulation import coverage
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.plan import Plan, draw, smaller
 from tests.simulation.play import Outcome, play
 
 COVERED_BY: Final = 2_000
-"""So many seeds must die at every failpoint and see every legal transition."""
+"""So many seeds must die at every failpoint and see every legal move."""
 
 TELL_EVERY_S: Final = 20.0
 """How often `simulate` says how far it is."""
@@ -26,21 +31,48 @@ HUNT_REQUESTS_MAX: Final = 1_000
 """Planted bugs are hunted in worlds of at most so many requests: the large ones take long and show nothing more."""
 
 
-def _brief(seed: int) -> tuple[int, str | None, str, Counter[str], set[str], set[str]]:
-    one = play(draw(seed))
-    return seed, one.broken, one.hash, one.trace.deaths, one.trace.points, one.trace.transitions
+LAST_LINES: Final = 40
+"""Of a failure's trace are printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What is kept of one world."""
+
+    seed: int
+    broken: str | None
+    hash: str
+    deaths: Counter[str]
+    moves: set[str]
+    excepted: Counter[str]
+    refusals: int
+
+    @classmethod
+    def of(cls, one: Outcome) -> Brief:
+        """The brief of an outcome."""
+        trace = one.trace
+        return cls(one.plan.seed, one.broken, one.hash, trace.deaths, trace.transitions, one.excepted, one.refusals)
+
+
+def _brief(seed: int) -> Brief:
+    return Brief.of(play(draw(seed)))
+
+
+def promise(broken: str | None) -> str:
+    """The sentence of a broken promise without its ids and numbers."""
+    return re.sub(r"\b\w+_[0-9a-f]{8,}|\d[\d,.]*", "#", broken or "")
 
 
 def shrink(plan: Plan, tries: int = 60) -> Outcome:
-    """The smallest plan found that still breaks a promise."""
+    """The smallest plan found that still breaks the same promise."""
     best = play(plan)
-    again = True
+    wanted, again = promise(best.broken), True
     while again and tries:
         again = False
         for candidate in smaller(best.plan):
             tries -= 1
             found = play(candidate)
-            if found.broken:
+            if found.broken and promise(found.broken) == wanted:
                 best, again = found, True
                 break
             if not tries:
@@ -48,41 +80,58 @@ def shrink(plan: Plan, tries: int = 60) -> Outcome:
     return best
 
 
+def totals(briefs: list[Brief]) -> tuple[list[str], bool]:
+    """What several worlds show together, and whether they covered everything; the hash is over them in order."""
+    digest, deaths, excepted = hashlib.sha256(), Counter[str](), Counter[str]()
+    seen: set[str] = set()
+    for brief in briefs:
+        digest.update(brief.hash.encode())
+        deaths.update(brief.deaths)
+        excepted.update(brief.excepted)
+        seen |= brief.moves
+    covered, complete = coverage.report(deaths, seen)
+    odd = ", ".join(f"{what} {count:,}" for what, count in sorted(excepted.items())) or "none"
+    refused = sum(brief.refusals for brief in briefs)
+    return [f"hash {digest.hexdigest()}", f"refusals {refused:,}; excepted, counted: {odd}", *covered], complete
+
+
 def simulate(first: int, seeds: int) -> int:
     """Run seeds on every core; the hash is over the seeds in order, so the number of processes does not matter."""
-    began = time.monotonic()
-    digest, deaths = hashlib.sha256(), Counter[str]()
-    points: set[str] = set()
-    moves: set[str] = set()
-    failed: list[int] = []
-    told = began
+    told = began = time.monotonic()
+    briefs: list[Brief] = []
+    crashes = 0
     with get_context("fork").Pool(os.cpu_count()) as pool:
-        for seed, broken, trace, died, seen, moved in pool.imap(_brief, range(first, first + seeds), chunksize=4):
+        for brief in pool.imap(_brief, range(first, first + seeds), chunksize=4):
+            briefs.append(brief)
+            crashes += sum(brief.deaths.values())
+            if brief.broken:
+                print(f"seed {brief.seed}: {brief.broken}", flush=True)
             if time.monotonic() - told > TELL_EVERY_S:
                 told = time.monotonic()
-                print(f"{seed - first} seeds, {sum(deaths.values())} crashes, {len(failed)} failed", flush=True)
-            digest.update(trace.encode())
-            deaths.update(died)
-            points |= seen
-            moves |= moved
-            if broken:
-                failed.append(seed)
-                print(f"seed {seed}: {broken}", flush=True)
+                print(
+                    f"{len(briefs)} seeds, {crashes} crashes, {sum(bool(b.broken) for b in briefs)} failed", flush=True
+                )
     minutes = (time.monotonic() - began) / 60
-    wanted = {f"{point}:{how}" for point in points for how in ("before", "after")} | {"write:torn", "write:full"}
-    legal = {f"{before}>{after}" for before, afters in TRANSITIONS.items() for after in afters}
-    print(f"{seeds} seeds, {sum(deaths.values())} crashes, {len(failed)} failed, {seeds / minutes:.0f} seeds a minute")
-    print(f"hash {digest.hexdigest()}")
-    print(f"failpoints {len(wanted & set(deaths))} of {len(wanted)}; never died at {sorted(wanted - set(deaths))}")
-    print(f"transitions {len(legal & moves)} of {len(legal)}; never seen {sorted(legal - moves)}")
-    complete = wanted <= set(deaths) and legal <= moves
+    failed = [brief.seed for brief in briefs if brief.broken]
+    print(f"{seeds} seeds, {crashes} crashes, {len(failed)} failed, {seeds / minutes:.0f} seeds a minute")
+    lines, complete = totals(briefs)
+    print("\n".join(lines))
     if seeds >= COVERED_BY and not complete:
         print("not everything was covered")
     if failed:
-        least = shrink(draw(failed[0]))
-        print(f"shortest found for seed {failed[0]}: {least.broken}\n  {least.plan}")
-        print(f"replay: PYTHONHASHSEED=0 python -m tests.simulation replay --first {failed[0]}")
+        _tell_shortest(failed[0])
     return 1 if failed or (seeds >= COVERED_BY and not complete) else 0
+
+
+def _tell_shortest(seed: int) -> None:
+    """Shrink a failing seed; its plan goes to a file from which it can be replayed."""
+    least = shrink(draw(seed))
+    path = Path("build") / f"simulation-seed-{seed}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(least.plan)))
+    print(f"shortest found for seed {seed}: {least.broken}\n  {least.plan}\n  the end of its trace:")
+    print("\n".join(least.trace.lines[-LAST_LINES:]))
+    print(f"replay: PYTHONHASHSEED=0 python -m tests.simulation replay --plan {path}")
 
 
 def same(first: int, seeds: int) -> int:
@@ -92,7 +141,7 @@ def same(first: int, seeds: int) -> int:
         digest = hashlib.sha256()
         with get_context("fork").Pool(os.cpu_count()) as pool:
             for brief in pool.imap(_brief, range(first, first + seeds)):
-                digest.update(brief[2].encode())
+                digest.update(brief.hash.encode())
         hashes.append(digest.hexdigest())
         print(f"{seeds} seeds: hash over all traces {hashes[-1]}", flush=True)
     return 0 if len(set(hashes)) == 1 else 1
@@ -137,6 +186,7 @@ def main() -> int:
     parser.add_argument("what", choices=("simulate", "same", "replay", "mutants"))
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=1_000)
+    parser.add_argument("--plan", type=Path, help="replay this plan, in place of a seed's")
     parser.add_argument("--only", default="", help="mutants whose name contains this")
     given = parser.parse_args()
     if given.what == "simulate":
@@ -145,7 +195,7 @@ def main() -> int:
         return same(given.first, given.seeds)
     if given.what == "mutants":
         return mutants(given.seeds, given.only)
-    one = play(draw(given.first))
+    one = play(msgspec.json.decode(given.plan.read_bytes(), type=Plan) if given.plan else draw(given.first))
     print("\n".join(one.trace.lines), one.plan, one.broken or "all promises kept", one.hash, sep="\n")
     return 1 if one.broken else 0
 

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
-from tests.simulation.__main__ import shrink
+from tests.simulation.__main__ import Brief, promise, shrink
+from tests.simulation.conftest import PLAYED
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.plan import Plan, draw
 from tests.simulation.play import play
@@ -15,7 +17,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the dead leave things open
 @pytest.mark.parametrize("seed", range(1, 151))
 def test_a_seed_keeps_every_promise(seed: int) -> None:
     """None lost, none twice, never offered over what fits, all done in time."""
-    assert play(draw(seed)).broken is None
+    one = play(draw(seed))
+    PLAYED[seed] = Brief.of(one)
+
+    assert one.broken is None
 
 
 def test_the_same_seed_gives_the_same_trace() -> None:
@@ -56,10 +61,26 @@ def test_a_failure_is_shrunk_and_still_fails() -> None:
         before, least = draw(seed), shrink(draw(seed))
 
         assert least.broken and play(least.plan).broken == least.broken
+        assert promise(least.broken) == promise(play(before).broken)
         assert sum(least.plan.inputs) <= sum(before.inputs)
         assert sum(len(deaths) for _, deaths in least.plan.processes) == 0
         assert not least.plan.faults and not least.plan.lines
     assert play(least.plan).broken is None
+
+
+def test_a_plan_goes_through_a_file() -> None:
+    """What is printed for a failure can be replayed."""
+    plans = [draw(seed) for seed in range(1, 40)]
+    assert any(plan.clients for plan in plans)
+
+    assert [msgspec.json.decode(msgspec.json.encode(plan), type=Plan) for plan in plans] == plans
+
+
+def test_a_promise_is_the_same_whatever_its_numbers() -> None:
+    """Shrinking goes on with the failure that it began with."""
+    one, other = "part part_00ff00ff00ff: our books say 1,200", "part part_11ff00ff00ff: our books say 7"
+
+    assert promise(one) == promise(other) != promise("a request was executed twice")
 
 
 @pytest.mark.parametrize("name", ["a hold that frees the reservation", "off by one in a byte range"])
