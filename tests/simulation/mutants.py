@@ -64,6 +64,11 @@ async def _retry_create(self: Network, op: str, /, *args: Any, **kwargs: Any) ->
         return await _call(self, op, *args, **kwargs)
 
 
+async def _stalling_start(ctx: Any, run: Any, **given: Any) -> Any:
+    await ctx.clock.sleep(40.0)
+    return await _perform(ctx, run, **given)
+
+
 def _salvage_all(task: Any) -> Any:
     found = _match(task)
     return replace(found, again=str(Spans.of(task.positions))) if found.missing or found.again else found
@@ -184,6 +189,7 @@ MUTANTS: Final = {
     "twins are not cancelled": _patch(watcher, "cancel_twin", _never_cancel),
     "an end is acted on 150 s after it was seen": lambda: mock.patch.object(watcher, "_observe", _release_late()),
     "others' tokens are ignored": _patch(scheduler, "standing", _without_foreign),
+    "every start stalls for 40 s": _patch(runs, "perform", _stalling_start),
     "every other start gives up for good": _patch(runs, "perform", _refused_at_start),
     "an assertion fails in some turns of the gateway": _patch(scheduler, "turn", _careless_turn),
     "a double release": _patch(scheduler, "close", _close_twice),

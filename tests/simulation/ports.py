@@ -307,6 +307,8 @@ class Network:
         if fault == "late":
             raise OutcomeUnknown("no answer in time")
         result = await asyncio.shield(sent)
+        if fault is not None:
+            self._fate.trace.trouble()  # the answer is late
         if fault in ("lost", "twice_lost"):
             raise OutcomeUnknown("the answer was lost") if writes else Unavailable("the answer was lost")
         self._fate.leave(number, op)
