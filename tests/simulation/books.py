@@ -78,11 +78,11 @@ class Books:
         return [batch for batch in self._model.batches.values() if not batch.foreign]
 
     def twins(self) -> list[list[Batch]]:
-        """Batches that one create made."""
+        """Batches that one create made, where the provider itself committed it twice."""
         found: defaultdict[str, list[Batch]] = defaultdict(list)
         for batch in self._ours():
             found[(batch.metadata or {})[submission.KEY]].append(batch)
-        return [batches for batches in found.values() if len(batches) > 1]
+        return [batches for key, batches in found.items() if len(batches) > 1 and key in self._trace.twinned]
 
     def _executions(self) -> None:
         if not self._twice:
@@ -119,6 +119,8 @@ class Books:
                 self.excepted["counted higher"] += 1
                 part.setdefault(key, 0)
             elif key in part:
+                if key not in self._trace.twinned:
+                    self._fail("one intent was sent twice")
                 self.excepted["held twice"] += 1
                 part[key] = min(part[key], batch.charge)
             else:

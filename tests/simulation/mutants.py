@@ -19,11 +19,11 @@ from sluicegate.service import collector, output, prepare, runs, scheduler, subm
 from sluicegate.service.assemble import id_span
 from sluicegate.web import batches
 from sluicegate.web.auth import Caller
-from tests.simulation.ports import Locks, Network
+from tests.simulation.ports import Locks
 
 _observe, _hold, _match, _standing = watcher._observe, submitter.hold, collector.match, scheduler.standing
 _enter, _amend = prepare.enter, SqlTx.amend
-_close, _call, _add, _line = scheduler.close, Network._call, output.Joiner.add, output.Joiner._line
+_close, _create, _add, _line = scheduler.close, submitter._create, output.Joiner.add, output.Joiner._line
 _again, _perform, _turn = submitter.waits_again, runs.perform, scheduler.turn
 
 
@@ -57,11 +57,24 @@ async def _settle_without_deleting(ctx: Any, part: Any) -> None:
         await _hold(ctx, part.id, submitter.Accepted(batch=found.batch))
 
 
-async def _retry_create(self: Network, op: str, /, *args: Any, **kwargs: Any) -> Any:
-    try:
-        return await _call(self, op, *args, **kwargs)
-    except OutcomeUnknown:
-        return await _call(self, op, *args, **kwargs)
+class _Retrying:
+    """A back end that repeats a create whose answer is missing, as SDKs do by default."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def create(self, **given: Any) -> Any:
+        try:
+            return await self._real.create(**given)
+        except OutcomeUnknown:
+            return await self._real.create(**given)
+
+
+async def _retry_create(ctx: Any, work: Any, part: Any) -> None:
+    await _create(replace(ctx, backend=_Retrying(ctx.backend)), work, part)
 
 
 async def _stalling_start(ctx: Any, run: Any, **given: Any) -> Any:
@@ -169,7 +182,7 @@ MUTANTS: Final = {
     "intent written after the POST": _patch(submitter, "_create", _create_first),
     "unknown outcome sent again without a lookup": _patch(submitter, "settle", _settle_blindly),
     "lookup without deleting the file": _patch(submitter, "settle", _settle_without_deleting),
-    "retry on create": _patch(Network, "_call", _retry_create),
+    "retry on create": _patch(submitter, "_create", _retry_create),
     "salvage of completed lines": _patch(collector, "match", _salvage_all),
     "what is held does not count at a reserve": _patch(scheduler, "standing", _ignore_held),
     "a hold that frees the reservation": _patch(scheduler, "close", _hold_as_void),

@@ -11,6 +11,7 @@ from typing import Any
 
 from sluicegate.adapters.blobs import FolderBlobs
 from sluicegate.adapters.store import SqlStore
+from sluicegate.core import submission
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.rows import PartRow, ResourceRow
 from sluicegate.core.tenancy import ClientBatchRow
@@ -26,6 +27,7 @@ class Trace:
 
     Attributes:
         held: Provider batch → part, of all batches that our rows ever named; ``held_at``: since when.
+        twinned: Metadata keys of creates that the provider committed twice.
         damaged: Downloads that were damaged, by file.
         trouble_at: When the last death or fault was, loop time.
         books: Who watches commits and looks.
@@ -39,6 +41,7 @@ class Trace:
     held: dict[str, str] = field(default_factory=dict)
     held_at: dict[str, float] = field(default_factory=dict)
     damaged: Counter[str] = field(default_factory=Counter)
+    twinned: set[str] = field(default_factory=set)
     trouble_at: float = 0.0
     books: Any = None
 
@@ -298,6 +301,8 @@ class Network:
         async def later() -> Any:
             await asyncio.sleep({"late": 1.5, "delay": 20.0}.get(fault or "", 0.0))
             if fault in ("twice", "twice_lost"):
+                if op == "create":
+                    self._fate.trace.twinned.add(kwargs["metadata"][submission.KEY])
                 await getattr(self._inner, op)(*args, **kwargs)
             return await getattr(self._inner, op)(*args, **kwargs)
 
