@@ -12,6 +12,7 @@ from typing import Final
 import sluicegate
 from sluicegate.core.lifecycle import TRANSITIONS
 from sluicegate.ports import Backend
+from tests.simulation.ports import WRITERS
 
 NOT_HERE: Final = frozenset(
     {
@@ -45,7 +46,9 @@ def failpoints() -> frozenset[str]:
     sources = [path.read_text() for folder in ("service", "web") for path in sorted((root / folder).glob("*.py"))]
     work = {name for source in sources for name in _WORK.findall(source)} - NOT_HERE - {"partial"}
     points = {*(name for name in calls if not name.startswith("_")), *STORE_AND_BLOBS, *(f"work.{one}" for one in work)}
-    return frozenset(f"{point}:{how}" for point in points for how in ("before", "after")) | {"write:torn", "write:full"}
+    return frozenset(f"{point}:{how}" for point in points for how in ("before", "after")) | {
+        f"{point}:{how}" for point in WRITERS for how in ("torn", "full")
+    }
 
 
 def moves() -> frozenset[str]:

@@ -17,7 +17,6 @@ import httpx2
 
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.tenancy import ClientBatchRow, FileRow, UploadPartRow
-from sluicegate.core.types import Dialect
 from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
 from sluicegate.service import keys
@@ -97,7 +96,7 @@ class Gatehouse:
                 await self._life(fate, attempt)
             except Died:
                 self._play.trace.add(f"{fate.name} is gone")
-            except StateUnusable as error:
+            except (OSError, StateUnusable) as error:
                 self._play.excuse(fate, error)
             finally:
                 fate.dead = True
@@ -112,7 +111,7 @@ class Gatehouse:
             fate, (self._plan.seed, "gateway", attempt), lambda event: [desk.heard(event) for desk in desks]
         )
         assert ctx.lock.acquire(DESK), "only one gateway lives"
-        rules = CheckRules(dialect=Dialect.AZURE, limit=self._play.told(self._plan.limit))
+        rules = CheckRules(dialect=ctx.backend.dialect, limit=self._play.told(self._plan.limit))
         desk = Desk(ctx, rules, DeskPolicy(active_max=self._plan.active, keep_s=KEEP_S, litter_s=KEEP_S / 2))
         desks.append(desk)
         await desk.begin()
@@ -189,7 +188,7 @@ class Gatehouse:
             return  # it ended before it was checked
         wrong = judge.misjudged(
             out=found[0], err=found[1], wanted=sent, past=play.past(), attempts=play.policy.attempts,
-            early=EARLY.get(caller.client.ending, frozenset()) | {"request_exceeds_limit"},
+            early=EARLY.get(caller.client.ending, frozenset()) | play.early,
         )  # fmt: skip
         if wrong:
             play.fail(f"a client's batch: {wrong}")

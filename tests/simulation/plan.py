@@ -22,6 +22,17 @@ FAULTS: Final = {
     "find_files": ("503",),
     "download": ("broken", "503", "truncated", "corrupt"),
 }
+MORE_FAULTS: Final = {
+    "cancel": ("409", "lost", "503"),
+    "batch": ("503", "lost"),
+    "upload": ("quota",),
+}  # fmt: skip
+"""Of calls that few worlds make, and drawn apart, so that older plans stay as they were."""
+
+MORE_BATCHES: Final = ("stuck_finalizing", "fail", "input_modified", "release_never")
+FILES: Final = ("stuck_pending", "error")
+"""What becomes of an uploaded file that is never ``processed``."""
+
 LINES: Final = ("missing", "doubled", "unknown", "swapped", "content_filter", "0", "429", "500")
 BATCHES: Final = ("expire", "stuck_validating", "stuck_in_progress", "slow_validating", "release_late", "count")
 """Faults of whole batches; ``release_late`` and ``slow_validating`` take 25 s, ``count`` counts 1.3 per token."""
@@ -58,6 +69,11 @@ class Plan:
         changes: (when, by what the limit of the first deployment is multiplied from then on).
         gateway: How the gateway's lives end, None where there is none; ``clients``: who comes to it; ``active``: batches that
             it drives at once; ``unsure``: the share of clients' calls that are lost on the way there or back.
+        files: (number of the upload, what becomes of the file).
+        openai: The provider is OpenAI: its refusals' text, its fields. ``headers``: Azure's headers on a create.
+        mixed: Some requests are not words but Chinese, of more tokens than characters ÷ 4; ``near``: the last request of the
+            first input is one of those, and as large as the limit allows.
+        shown: A person watches: who follows reads the rows.
         lag_s: How long tokens count after a batch's end; ``list_lag_s``: how long a batch is in no list.
     """
 
@@ -82,11 +98,17 @@ class Plan:
     clients: tuple[Client, ...] = ()
     active: int = 64
     unsure: float = 0.0
+    files: tuple[tuple[int, str], ...] = ()
+    openai: bool = False
+    headers: bool = False
+    mixed: bool = False
+    near: bool = False
+    shown: bool = False
 
     @property
     def fair(self) -> bool:
         """Whether the person told the limit, the provider keeps to it, and nobody else takes of it."""
-        odd = {"count", "release_late"}
+        odd = {"count", "release_late", "release_never"}
         kept = not self.changes and not self.lag_s and odd.isdisjoint(kind for _, kind in self.batches)
         return self.told == "exact" and kept and not self.others
 
@@ -107,7 +129,35 @@ class Plan:
 
 def draw(seed: int) -> Plan:
     """The plan of a seed; the same on every machine."""
-    plan = _draw(seed)
+    return _wider(_served(_draw(seed), seed), random.Random(f"wider-{seed}"))
+
+
+def _wider(plan: Plan, dice: random.Random) -> Plan:
+    """What few worlds have, or few need."""
+    plan = replace(
+        plan, mixed=dice.random() < 0.3, shown=dice.random() < 0.4, headers=dice.random() < 0.3,
+        openai=dice.random() < 0.25 and not plan.wire and sum(plan.inputs) <= 300,
+    )  # fmt: skip
+    plan = replace(plan, headers=plan.headers and not plan.openai)
+    cancels = any(client.ending in ("cancel", "expire") for client in plan.clients) or plan.twins
+    calls = [call for call, some in (("cancel", cancels), ("batch", plan.list_lag_s), ("upload", True)) if some]
+    if dice.random() < 0.3:
+        call = dice.choice(calls)
+        plan = replace(plan, faults=(*plan.faults, (call, dice.randint(1, 3), dice.choice(MORE_FAULTS[call]))))
+    if dice.random() < 0.1:
+        plan = replace(plan, files=((dice.randint(1, 4), dice.choice(FILES)),))
+    if dice.random() < 0.15:
+        kind = dice.choice(MORE_BATCHES)
+        if kind != "release_never" or plan.limit >= 1_000_000:  # otherwise there may be no room for the rest, ever
+            plan = replace(plan, batches=(*plan.batches, (dice.randint(1, 4), kind)))
+    undisturbed = plan.told == "exact" and not (plan.others or plan.changes or plan.lag_s or plan.clients)
+    if dice.random() < 0.3 and plan.inputs and plan.limit <= 5_000 and undisturbed:
+        plan = replace(plan, near=True)
+    return plan
+
+
+def _served(plan: Plan, seed: int) -> Plan:
+    """With a gateway, in a share of the worlds."""
     dice = random.Random(f"gateway-{seed}")
     if dice.random() >= GATEWAYS or sum(plan.inputs) > 300:
         return plan
@@ -166,7 +216,7 @@ def _draw(seed: int) -> Plan:
 def _size(dice: random.Random) -> int:
     if dice.random() < 0.97:
         return dice.choice((1, 10, 10, 20, 30, 40))
-    return 300 if dice.random() < 0.96 else dice.choice((3_000, 3_000, 3_000, 100_000))
+    return 300 if dice.random() < 0.88 else dice.choice((*[3_000] * 9, 100_000))
 
 
 def smaller(plan: Plan) -> Iterator[Plan]:
@@ -183,11 +233,12 @@ def smaller(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, faults=plan.faults[:i] + plan.faults[i + 1 :])
     for i in range(len(plan.lines)):
         yield replace(plan, lines=plan.lines[:i] + plan.lines[i + 1 :])
-    for name in ("batches", "others", "changes"):
+    for name in ("batches", "others", "changes", "files"):
         had = getattr(plan, name)
         for i in range(len(had)):
             yield replace(plan, **{name: had[:i] + had[i + 1 :]})
-    for name, usual in (("told", "exact"), ("second", None), ("lag_s", 0.0), ("list_lag_s", 0.0), ("wire", False)):
+    for name, usual in (("told", "exact"), ("second", None), ("lag_s", 0.0), ("list_lag_s", 0.0), ("wire", False),
+                        ("openai", False), ("headers", False), ("mixed", False), ("near", False), ("shown", False)):  # fmt: skip
         if getattr(plan, name) != usual:
             yield replace(plan, **{name: usual})
     if plan.gateway is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import itertools
 import json
@@ -23,7 +24,6 @@ from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.store import SqlStore
 from sluicegate.core.report import Event, RunResult
 from sluicegate.core.rules import CheckRules
-from sluicegate.core.types import Dialect
 from sluicegate.emulator.config import Account, Change, Fault
 from sluicegate.emulator.model import LIVE
 from sluicegate.errors import (
@@ -69,7 +69,7 @@ def bound_s(plan: Plan) -> float:
     fills = sum(count * USUAL_TOKENS / plan.limit_of(which) for which, count in enumerate(plan.inputs))
     fills += sum(client.requests for client in plan.clients) * USUAL_TOKENS / plan.limit
     requests = sum(plan.inputs) + sum(client.requests for client in plan.clients)
-    lives = 1.0 + fills / least + bool(plan.lines)
+    lives = 1.0 + fills / least + bool(plan.lines) + plan.near
     pause = 60.0 if plan.clients else min(60.0, POLICY.poll_s * 2.0 ** len(plan.faults)) if plan.faults else 0.0
     return life * lives * (1.0 if plan.fair else UNFAIR) + requests * USUAL_TOKENS / plan.rate + pause
 
@@ -142,13 +142,26 @@ def _template() -> bytes:
         return path.read_bytes()
 
 
-def _write(path: Path, which: int, count: int, model: str) -> None:
-    with path.open("w") as out:
+NEAR: Final = 0.985
+"""Of the limit, in tokens, has a request that fits only without the margin."""
+
+
+def words(i: int, which: int, *, mixed: bool) -> str:
+    """A request's text: words, or Chinese, of which each character is a token or so."""
+    count = 5 + (i * 37 + which * 11) % 90
+    return "的" * count if mixed and i % 5 == 2 else "word " * count
+
+
+def _write(path: Path, which: int, plan: Plan) -> None:
+    model, count = f"m{which % 2 if plan.second is not None else 0}-batch", plan.inputs[which]
+    with path.open("w", encoding="utf-8") as out:
         for i in range(count):
-            content = "word " * (5 + (i * 37 + which * 11) % 90)
+            content = words(i, which, mixed=plan.mixed)
+            if plan.near and which == 0 and i == count - 1:
+                content = "的" * int(NEAR * plan.limit - 10)
             body = {"model": model, "messages": [{"role": "user", "content": content}]}
             line = {"custom_id": f"r{which}-{i}", "method": "POST", "url": "/v1/chat/completions", "body": body}
-            out.write(json.dumps(line) + "\n")
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _on_the_wire(plan: Plan) -> tuple[Fault, ...]:
@@ -172,13 +185,14 @@ class _Play:
         (folder / "state").mkdir()
         (folder / "state" / "s.sqlite3").write_bytes(_template())
         self.store = _Quick(folder / "state" / "s.sqlite3", inline=True)
-        for which, count in enumerate(plan.inputs):
-            _write(folder / f"in{which}.jsonl", which, count, f"m{which % 2 if plan.second is not None else 0}-batch")
+        for which in range(len(plan.inputs)):
+            _write(folder / f"in{which}.jsonl", which, plan)
         faults = tuple(Fault(on="line", kind=kind, nth=nth) for nth, kind in plan.lines)
         faults += tuple(
             Fault(on="batch", kind=kind, nth=nth, seconds=25.0, factor=1.3 if kind == "count" else 1.0)
             for nth, kind in plan.batches
         )
+        faults += tuple(Fault(on="file", kind=kind, nth=nth) for nth, kind in plan.files)
         others = tuple(
             Change(at_s=at, tokens=int(share * plan.limit), for_s=for_s, listed=listed, deployment="m0-batch")
             for at, share, for_s, listed in sorted(plan.others)
@@ -187,8 +201,9 @@ class _Play:
             Change(at_s=at, limit=int(by * plan.limit), deployment="m0-batch") for at, by in sorted(plan.changes)
         )
         account = Account(
-            limit=plan.limit, rate=plan.rate, validating_s=plan.validating_s, fail_fast=not plan.late, headers=False,
-            seed=plan.seed, faults=faults, timetable=others, release_lag_s=plan.lag_s,
+            limit=plan.limit, rate=plan.rate, validating_s=plan.validating_s, fail_fast=not plan.late,
+            headers=plan.headers, dialect="openai" if plan.openai and not plan.wire else "azure", seed=plan.seed,
+            faults=faults, timetable=others, release_lag_s=plan.lag_s,
         )  # fmt: skip
         self.world: World | WireWorld
         if plan.wire:
@@ -219,7 +234,8 @@ class _Play:
         """Something was caught, logged or dropped; what is no trouble of the world breaks a promise, and it may go on."""
         reasons: dict[type, str] = {ProviderRefused: "400", AuthenticationFailed: "", DeploymentNotFound: ""}
         unreasoned = type(error) in reasons and not any(kind == reasons[type(error)] for _, _, kind in self.plan.faults)
-        if unreasoned or not isinstance(error, EXPECTED):
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC and self.trace.was_full
+        if unreasoned or not (full or isinstance(error, EXPECTED)):
             self.broken = self.broken or f"{where}: {type(error).__name__}: {error}".splitlines()[0]
 
     def check(self) -> None:
@@ -268,14 +284,15 @@ class _Play:
         digest = prepare.digest_of(copied)
         known = await prepare.known_run(ctx, request, digest)
         if known is None:
-            seen = await prepare.check(ctx, request, copied, CheckRules(dialect=Dialect.AZURE), None)
+            seen = await prepare.check(ctx, request, copied, CheckRules(dialect=ctx.backend.dialect), None)
             row = await prepare.enter(ctx, request, copied, seen, digest)
         elif ctx.lock.acquire(f"run-{known.id}"):  # as api.py does it: a follower changes nothing
             row = await prepare.resume(ctx, request, known)
         else:
             row = known
+        show = (lambda _: None) if self.plan.shown else None
         return await runs.perform(
-            ctx, row, ways=runs.Ways(), stop=fate.stop, show=None, started_at=started_at, resumed=known is not None,
+            ctx, row, ways=runs.Ways(), stop=fate.stop, show=show, started_at=started_at, resumed=known is not None,
         )  # fmt: skip
 
     async def process(self, number: int, which: int, deaths: tuple[tuple[int, str], ...]) -> None:
@@ -288,16 +305,19 @@ class _Play:
                 return
             except Died:
                 await asyncio.sleep(0.7)
-            except (StateUnusable, Interrupted, ProviderRefused) as error:
+            except (OSError, StateUnusable, Interrupted, ProviderRefused) as error:
                 self.excuse(fate, error)
                 await asyncio.sleep(0.7)
             finally:
                 fate.dead = True
 
-    def excuse(self, fate: Fate, error: SluicegateError) -> None:
+    def excuse(self, fate: Fate, error: Exception) -> None:
         """A process may give up for what happened in this very life of it, and for nothing else."""
         self.trace.add(f"{fate.name} gives up: {type(error).__name__}: {error}")
-        excused = {StateUnusable: fate.was_full, Interrupted: fate.stop.is_set(), ProviderRefused: fate.was_refused}
+        excused: dict[type, bool] = {
+            OSError: fate.was_full and getattr(error, "errno", None) == errno.ENOSPC, StateUnusable: fate.was_full,
+            Interrupted: fate.stop.is_set(), ProviderRefused: fate.was_refused,
+        }  # fmt: skip
         if not excused.get(type(error), False):
             self.fail(f"a process gave up without a reason: {type(error).__name__}: {error}")
 
@@ -355,6 +375,11 @@ class _Play:
         if house is not None:
             house.at_the_end()
 
+    @property
+    def early(self) -> frozenset[str]:
+        """Error codes that need no attempt: of a request that can be taken for larger than the limit."""
+        return frozenset({"request_exceeds_limit"} if self.plan.near or self.plan.changes else ())
+
     def past(self) -> dict[str, judge.Past]:
         """What became of each request, by the provider's books."""
         return judge.pasts(self.world.model, self.folder / "provider", self.trace.held)
@@ -370,7 +395,7 @@ class _Play:
             wanted = judge.answers_to((self.folder / f"in{which}.jsonl").read_bytes().splitlines())
             lines = [self.lines_of(self.folder / f"{kind}{which}.jsonl") for kind in ("out", "err")]
             wrong = judge.misjudged(out=lines[0], err=lines[1], wanted=wanted, past=past, attempts=POLICY.attempts,
-                                    early=frozenset({"request_exceeds_limit"}))  # fmt: skip
+                                    early=self.early)  # fmt: skip
             if wrong:
                 self.fail(f"input {which}: {wrong}")
             true = (len(wanted), *map(len, lines), int(bool(lines[1])))

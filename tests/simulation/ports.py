@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from unittest import mock
 
 from sluicegate.adapters.blobs import FolderBlobs
 from sluicegate.adapters.store import SqlStore
@@ -15,7 +20,15 @@ from sluicegate.core import submission
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.rows import PartRow, ResourceRow
 from sluicegate.core.tenancy import ClientBatchRow
-from sluicegate.errors import CallRefused, OutcomeUnknown, StateUnusable, Throttled, Unavailable
+from sluicegate.errors import (
+    CallRefused,
+    Conflict,
+    FileQuotaExceeded,
+    OutcomeUnknown,
+    StateUnusable,
+    Throttled,
+    Unavailable,
+)
 from tests.simulation.plan import Plan
 from tests.simulation.wire import FAULTS_HERE, KINDS_HERE, WireWorld
 from tests.simulation.world import Deaths, Died, ModelBackend, VirtualClock, World
@@ -30,6 +43,7 @@ class Trace:
         twinned: Metadata keys of creates that the provider committed twice.
         damaged: Downloads that were damaged, by file.
         trouble_at: When the last death or fault was, loop time.
+        was_full: Some disk was.
         books: Who watches commits and looks.
     """
 
@@ -43,6 +57,7 @@ class Trace:
     damaged: Counter[str] = field(default_factory=Counter)
     twinned: set[str] = field(default_factory=set)
     trouble_at: float = 0.0
+    was_full: bool = False
     books: Any = None
 
     def trouble(self) -> None:
@@ -79,7 +94,7 @@ class Fate:
             self.trace.deaths["stop"] += 1
             self.trace.trouble()
             self.stop.set()
-        if self.calls == self.at and (self.how == "before" or (self.how in ("torn", "full") and point != "write")):
+        if self.calls == self.at and (self.how == "before" or (self.how in ("torn", "full") and point not in WRITERS)):
             self.die(f"{point}:before")
         return self.calls
 
@@ -88,6 +103,12 @@ class Fate:
             raise Died
         if number == self.at and self.how == "after":
             self.die(f"{point}:after")
+
+    def fill(self, point: str) -> None:
+        """Its disk is full."""
+        self.trace.deaths[f"{point}:full"] += 1
+        self.trace.trouble()
+        self.was_full = self.trace.was_full = True
 
     def die(self, point: str) -> None:
         self.dead = True
@@ -205,9 +226,7 @@ class Blobs:
     async def write(self, key: str, chunks: AsyncIterator[bytes]) -> int:
         number = self._fate.enter("write")
         if number == self._fate.at and self._fate.how == "full":
-            self._fate.trace.deaths["write:full"] += 1
-            self._fate.trace.trouble()
-            self._fate.was_full = True
+            self._fate.fill("write")
             raise StateUnusable("the disk is full")
         if number == self._fate.at and self._fate.how == "torn":
             content = b"".join([chunk async for chunk in chunks])
@@ -226,8 +245,15 @@ class Blobs:
         self._fate.leave(number, "unlink")
 
 
+WRITERS: Final = frozenset({"write", "work.assemble", "work.match", "work.advance", "work.copy_in_sync"})
+"""Where a file is written that can be torn or find the disk full."""
+
+TORN_BYTES: Final = 7
+"""Lost at the end of what was written and not yet synced: less than any line."""
+
+
 class Workers:
-    """Inline, each function a failpoint of its own name."""
+    """Inline, each function a failpoint of its own name; those that write may die, or find the disk full, before they sync."""
 
     width = 1
 
@@ -236,10 +262,20 @@ class Workers:
 
     async def run(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         point = f"work.{getattr(getattr(function, 'func', function), '__name__', 'call')}"
-        number = self._fate.enter(point)
-        result = function(*args, **kwargs)
-        self._fate.leave(number, point)
+        fate = self._fate
+        number = fate.enter(point)
+        hit = number == fate.at and point in WRITERS and fate.how in ("torn", "full")
+        with mock.patch("os.fsync", partial(self._sync, point)) if hit else nullcontext():
+            result = function(*args, **kwargs)
+        fate.leave(number, point)
         return result
+
+    def _sync(self, point: str, file: int) -> None:
+        if self._fate.how == "torn":
+            os.ftruncate(file, max(0, os.fstat(file).st_size - TORN_BYTES))
+            self._fate.die(f"{point}:torn")
+        self._fate.fill(point)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     blocking = run
 
@@ -294,6 +330,10 @@ class Network:
             raise Throttled("slow down", retry_after_s=3.0)
         if fault in ("503", "reset"):
             raise OutcomeUnknown("reset") if writes else Unavailable("503", status=503)
+        if fault == "409":
+            raise Conflict("it cannot be cancelled now", status=409)
+        if fault == "quota":
+            raise FileQuotaExceeded("the resource has as many files as it may", status=400)
         if fault == "400":
             self._fate.was_refused = True
             raise CallRefused("something is wrong today", status=400)
@@ -314,6 +354,8 @@ class Network:
         result = await asyncio.shield(sent)
         if fault is not None:
             self._fate.trace.trouble()  # the answer is late
+        if op == "file" and result.status != "processed":
+            self._fate.trace.trouble()
         if fault in ("lost", "twice_lost"):
             raise OutcomeUnknown("the answer was lost") if writes else Unavailable("the answer was lost")
         self._fate.leave(number, op)

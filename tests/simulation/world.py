@@ -34,7 +34,7 @@ from sluicegate.emulator import reading, results
 from sluicegate.emulator.answers import Answers
 from sluicegate.emulator.config import Account
 from sluicegate.emulator.model import Batch, InputFacts, Model, Refused
-from sluicegate.errors import CallRefused, Conflict, NotFound, TokenLimitExceeded
+from sluicegate.errors import CallRefused, Conflict, FileNotReady, NotFound, TokenLimitExceeded
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context, Policy
 
@@ -107,6 +107,7 @@ class World:
         self.model = Model(account.with_defaults())
         self.folder = folder
         self.files: dict[str, tuple[str, Path, InputFacts | None]] = {}
+        self.faulty: dict[str, str] = {}
         self.serial = 0
         self.list_lag_s = 0.0
         self.answers: Answers | None = None
@@ -125,11 +126,11 @@ class ModelBackend:
     """The Backend port on a World."""
 
     resource = "simulated"
-    dialect = Dialect.AZURE
 
     def __init__(self, world: World, deaths: Deaths) -> None:
         self._world = world
         self._deaths = deaths
+        self.dialect = Dialect(world.model.account.dialect)
 
     async def _call(self) -> float:
         self._deaths.before()
@@ -148,6 +149,8 @@ class ModelBackend:
         path = self._world.folder / file_id
         path.write_bytes(source.read_bytes())
         self._world.files[file_id] = (filename, path, reading.read(path, self._world.model.account))
+        if (fault := self._world.model.faults.hit("file")) is not None:
+            self._world.faulty[file_id] = {"stuck_pending": "pending"}.get(fault.kind, fault.kind)
         self._deaths.behind()
         return await self._show(file_id)
 
@@ -155,7 +158,8 @@ class ModelBackend:
         if file_id not in self._world.files:
             raise NotFound(f"no file {file_id}", status=404)
         name, path, _ = self._world.files[file_id]
-        return RemoteFile(id=file_id, filename=name, bytes=path.stat().st_size, status="processed")
+        return RemoteFile(id=file_id, filename=name, bytes=path.stat().st_size,
+                          status=self._world.faulty.get(file_id, "processed"))  # fmt: skip
 
     async def find_files(self, filenames: frozenset[str]) -> tuple[RemoteFile, ...]:
         await self._call()
@@ -174,6 +178,8 @@ class ModelBackend:
         now = await self._call()
         if input_file_id not in self._world.files:
             raise CallRefused("no such file", status=400)
+        if input_file_id in self._world.faulty:
+            raise FileNotReady("the file is not processed", status=400)
         facts = self._world.files[input_file_id][2]
         assert facts is not None
         try:
@@ -188,7 +194,14 @@ class ModelBackend:
         except Refused as refused:
             raise TokenLimitExceeded(refused.message, limit=limit_in_text(refused.message)) from None
         self._deaths.behind()
-        return Accepted(batch=self._snapshot(batch), headers=QuotaHeaders())
+        return Accepted(batch=self._snapshot(batch), headers=self._headers(facts))
+
+    def _headers(self, facts: InputFacts) -> QuotaHeaders:
+        model = self._world.model
+        if not model.account.headers:
+            return QuotaHeaders()
+        enqueued = round(facts.quarter_chars * model.account.count_factor)
+        return QuotaHeaders(maximum=model.deployments.limit(facts.deployment), enqueued=enqueued)
 
     def _snapshot(self, batch: Batch) -> ProviderBatch:
         errors = tuple(BatchError(code=e["code"], message=e["message"]) for e in batch.errors)
