@@ -168,6 +168,9 @@ class Tx(Protocol):
     def forget_spend(self, before: float) -> None:
         """Remove what is kept of deleted runs for :meth:`used_by_tenant` from days before that of ``before``."""
 
+    def aims_of_tenant(self, tenant: str) -> list[tuple[str, str | None, str | None]]:
+        """Where a tenant's runs go: the different (groups, redirect, names) of its rows."""
+
     def amend(self, kind: type[G], key: str, /, given: Mapping[str, Any] | None = None, **changes: Any) -> bool:
         """Compare and set: change a row's columns if it has the values ``given``; False if it has not, or is gone."""
 

@@ -221,6 +221,11 @@ class SqlTx:
         t = schema.spend
         self._connection.execute(sa.delete(t).where(t.c.day < before // DAY_S))
 
+    def aims_of_tenant(self, tenant: str) -> list[tuple[str, str | None, str | None]]:
+        r = schema.runs.c
+        query = sa.select(r.groups, r.redirect, r.names).where(r.tenant == tenant).distinct()
+        return [(groups, redirect, names) for groups, redirect, names in self._connection.execute(query)]
+
     def amend(self, kind: type[G], key: str, /, given: Mapping[str, Any] | None = None, **changes: Any) -> bool:
         t = _TABLES[kind]
         return self._update(t, t.c.id == key, *_equal(t, given or {}), **changes) == 1

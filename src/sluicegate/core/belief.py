@@ -114,6 +114,11 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
     pace: Pace = Pace()
     requests: EnqueuedRequests = EnqueuedRequests()
 
+    @property
+    def exists(self) -> bool:
+        """True once a batch of ours has passed validation there: the provider knows a deployment of this name."""
+        return self.pace.validating_s is not None
+
     # -- counting ---------------------------------------------------------------------------------------------------
 
     @property

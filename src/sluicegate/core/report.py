@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sluicegate.core.types import Usage
+
+FEW: Final = 3
+"""How many of many are named in a sentence."""
+
+
+def few(words: Sequence[str], *, between: str = ", ") -> str:
+    """The first of ``words`` and how many more there are, so that a sentence stays one."""
+    more = [f"{len(words) - FEW:,} more"] if len(words) > FEW else []
+    return between.join([*words[:FEW], *more])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ class CheckRules:
         limit: The configured enqueued-token limit; a larger request is an error. None: not known.
         models: Deployment → model. ``redirect``: the deployment that every line goes to, so that ``model`` may be absent.
         names: Name that clients use → deployment; if there are any, other names are errors.
+        models_most: How many different models a file may name, where neither of the two says which; None: any number.
         endpoint: Of a batch that is given: a line whose url differs is an error. With or without ``/v1`` is the same
             unless ``endpoint_exactly``.
         lenient: Only index and count (others' files, which have been accepted already).
@@ -33,6 +34,7 @@ class CheckRules:
     models: Mapping[str, str] = field(default_factory=dict)
     redirect: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    models_most: int | None = None
     endpoint: str | None = None
     endpoint_exactly: bool = False
     lenient: bool = False

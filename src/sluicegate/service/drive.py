@@ -17,7 +17,7 @@ from sluicegate.core.admission import HoldBack
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState, Stage
 from sluicegate.core.prices import cost
-from sluicegate.core.report import EventKind, Progress
+from sluicegate.core.report import EventKind, Progress, few
 from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope
 from sluicegate.core.watch import Pending, next_look_at
 from sluicegate.errors import BackendError, CostLimitExceeded, DeploymentNotFound, Interrupted, retry_after_of
@@ -393,7 +393,7 @@ class Driver:
             return
         self._state.shown_at = now
         reasons = [f"{name}: {held.reason}" for name, held in self._state.reasons.items()]
-        waits_for = "; ".join(reasons) or "room is being filled"
+        waits_for = few(reasons, between="; ") or "room is being filled"
         self._show(
             await self._ctx.store.read(
                 lambda tx: overview.progress(

@@ -24,6 +24,7 @@ from sluicegate.core.check import Problem, Scan
 from sluicegate.core.index import Flag, Group, Index, repeated_hashes
 from sluicegate.core.limits import limits_of
 from sluicegate.core.line import custom_id_of
+from sluicegate.core.report import few
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.types import Dialect
 from sluicegate.errors import StateUnusable, UsageError
@@ -283,8 +284,12 @@ def _whole_file_rules(found: Inspection, number: int, source: InputSource, rules
     if len(urls) > 1:
         say(0, None, "url_mismatch", "warning", f"The file has several urls: {', '.join(sorted(urls))}.",
             "`run` cuts by url, so the file works; the provider alone would refuse it.")  # fmt: skip
-    if len(models) > 1 and rules.redirect is None:
-        say(0, None, "model_mismatch", "warning", f"The file names several models: {', '.join(sorted(models))}.",
+    if rules.models_most is not None and len(models) > rules.models_most and not (rules.redirect or rules.names):
+        say(0, None, "model_mismatch" if rules.dialect is Dialect.AZURE else "mismatched_model", "error",
+            f"The file names {len(models):,} models; a batch may name {rules.models_most:,}: {few(sorted(models))}.",
+            "Split the file by model.")  # fmt: skip
+    elif len(models) > 1 and rules.redirect is None:
+        say(0, None, "model_mismatch", "warning", f"The file names several models: {few(sorted(models))}.",
             "`run` cuts by model, so the file works; the provider alone would refuse it.")  # fmt: skip
 
 

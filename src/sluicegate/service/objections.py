@@ -14,6 +14,7 @@ import msgspec
 from sluicegate.core.index import Index
 from sluicegate.core.limits import UPLOAD_BYTES_MAX, limits_of
 from sluicegate.core.line import UNREADABLE
+from sluicegate.core.report import few
 from sluicegate.core.types import Dialect
 from sluicegate.service.intake import Inspection
 
@@ -70,7 +71,7 @@ def _provider_alone(inspection: Inspection, source: Path, endpoint: str, dialect
         if len(models) > 1:
             say(
                 "model_mismatch" if azure else "mismatched_model",
-                f"The file names several models: {', '.join(models)}.",
+                f"The file names several models: {few(models)}.",
             )
     if azure and any(problem.code == "byte_order_mark" for problem in inspection.problems.listed):
         say("invalid_request", "Model parameter is required.")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import msgspec
+
 from sluicegate.core import belief, forecast
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.report import Progress, QuotaRow
@@ -9,6 +13,33 @@ from sluicegate.core.rows import DeploymentRow, RunRow, scope
 from sluicegate.ports import Tx
 from sluicegate.service import scheduler
 from sluicegate.service.context import Policy
+
+
+def deployments(tx: Tx, resource: str, tenant: str | None, configured: Iterable[str]) -> list[DeploymentRow]:
+    """The deployments that a tenant may know of, by name: those of the settings, and those that its own runs go to.
+
+    Args:
+        tenant: None for all there are.
+        configured: Names of the settings; a row is made up for one that nothing was sent to yet.
+    """
+    known = {row.name: row for row in tx.deployments(resource=resource)}
+    shown = set(configured) | (set(known) if tenant is None else _aimed_at(tx, tenant) & set(known))
+    return [known.get(name) or unused(resource, name) for name in sorted(shown)]
+
+
+def unused(resource: str, name: str) -> DeploymentRow:
+    """A deployment of which nothing is known but its name."""
+    return DeploymentRow(
+        id=scope(resource, name), resource=resource, name=name, model=None, belief=belief.dump(belief.Belief())
+    )
+
+
+def _aimed_at(tx: Tx, tenant: str) -> set[str]:
+    found: set[str] = set()
+    for groups, redirect, names in tx.aims_of_tenant(tenant):
+        table = msgspec.json.decode(names) if names else {}
+        found |= {redirect or table.get(model, model) for _, model in msgspec.json.decode(groups)}
+    return found
 
 
 def quota(

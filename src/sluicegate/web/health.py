@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sluicegate.core import belief
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.tenancy import ClientBatchRow
 from sluicegate.ports import Tx
@@ -84,14 +85,15 @@ async def metrics(request: Request) -> Response:
     now = ctx.clock.now()
 
     def read(tx: Tx) -> Reading:
-        quotas = [
-            overview.quota(tx, row, ctx.policy, now, live) for row in tx.deployments(resource=ctx.backend.resource)
-        ]
+        rows = overview.deployments(tx, ctx.backend.resource, None, gateway.configured)
+        quotas = [overview.quota(tx, row, ctx.policy, now, live, cap=gateway.settings.limit) for row in rows]
+        named = gateway.configured | {row.name for row in rows if belief.load(row.belief).exists}
         stages = Counter(part.stage.value for part in tx.parts(resource=ctx.backend.resource, stages=UNDER_WAY))
         stalled = len(desk.stalled().get("drivers", ()))
         return Reading(
             quotas=quotas, batches=tx.tally(ClientBatchRow, "status"), parts=dict(stages), turn_age_s=desk.idle_s,
             drivers={"turning": desk.driven - stalled, "stalled": stalled}, wrong=wrong,
+            named=named,
         )  # fmt: skip
 
     return Response(gateway.metrics.text(await ctx.store.read(read)), media_type=CONTENT_TYPE_LATEST)

@@ -17,6 +17,9 @@ from sluicegate.settings_gateway import TenantLimits
 from sluicegate.web.dialects import Problem
 from sluicegate.web.state import Gateway
 
+MODELS_MOST: Final = 20
+"""Different models that one file may name where the settings name none: each is a deployment with books of its own."""
+
 AFTER_S: Final = 60.0
 """When to come back where only the end of open batches helps."""
 

@@ -64,6 +64,11 @@ COUNTED: Final = {
 SECONDS: Final = {"sluicegate_http_request_seconds": (("method", "route"), "Time to answer an HTTP request.")}
 """Histograms."""
 
+OTHER: Final = "other"
+"""The label of all deployments together that only clients have named so far; only sums make sense of them."""
+
+SUMMED: Final = frozenset({"reserved", "held", "waiting"})
+
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 
 NAMES: Final = {name: help_ for name, (_, help_) in (QUOTA | STATE | COUNTED | SECONDS).items()}
@@ -72,13 +77,18 @@ NAMES: Final = {name: help_ for name, (_, help_) in (QUOTA | STATE | COUNTED | S
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """The gateway's state at one scrape; counts by the one label of :data:`STATE`."""
+    """The gateway's state at one scrape; counts by the one label of :data:`STATE`.
+
+    Attributes:
+        named: Deployments that the settings name or the provider has taken work for: they have a label of their own.
+    """
 
     quotas: list[QuotaRow]
     batches: dict[str, int]
     parts: dict[str, int]
     turn_age_s: float
     drivers: dict[str, int]
+    named: frozenset[str] = frozenset()
     wrong: Iterable[str] = field(default_factory=list)
 
 
@@ -88,6 +98,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # Prometheus knows when a counter began by itself
         self._registry = CollectorRegistry()
+        self._named: frozenset[str] = frozenset()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self._counters = {
@@ -105,7 +116,10 @@ class Metrics:
             for what in ("answered", "failed", "salvaged"):
                 self._counters[f"sluicegate_requests_{what}_total"].inc(int(event.fields.get(what) or 0))
         if event.kind is EventKind.REFUSED:
-            self._counters["sluicegate_refusals_total"].labels(event.deployment or "").inc()
+            self._counters["sluicegate_refusals_total"].labels(self._label(event.deployment or "")).inc()
+
+    def _label(self, deployment: str) -> str:
+        return deployment if deployment in self._named else OTHER
 
     def answered(self, *, method: str, route: str, status: int, seconds: float, received: int) -> None:
         """Count an HTTP request; ``route`` is the template of its path, never the path."""
@@ -115,6 +129,7 @@ class Metrics:
 
     def text(self, reading: Reading) -> bytes:
         """Everything in Prometheus' text format."""
+        self._named = reading.named
         now = CollectorRegistry()
         now.register(_Families(list(_families(reading))))
         return generate_latest(now) + generate_latest(self._registry)
@@ -133,10 +148,15 @@ class _Families:
 def _families(reading: Reading) -> Iterator[Metric]:
     for name, (column, help_) in QUOTA.items():
         family = GaugeMetricFamily(name, help_, labels=("deployment",))
+        others = 0.0
         for row in reading.quotas:
             value = getattr(row, column)
-            if value is not None:
+            if value is not None and row.deployment in reading.named:
                 family.add_metric((row.deployment,), float(value))
+            elif column in SUMMED:
+                others += float(value)
+        if column in SUMMED and any(row.deployment not in reading.named for row in reading.quotas):
+            family.add_metric((OTHER,), others)
         yield family
     values: dict[str, dict[str, float]] = {
         "sluicegate_client_batches": dict(reading.batches), "sluicegate_parts": dict(reading.parts),

@@ -8,6 +8,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sluicegate.core import belief
+from sluicegate.service import overview
+from sluicegate.web.auth import Caller
 from sluicegate.web.dialects import Problem, not_found
 from sluicegate.web.paging import listing
 from sluicegate.web.state import caller_of, gateway_of, json_body
@@ -21,13 +24,16 @@ NO_DEPLOYMENT: Final = (
 )
 
 
-async def _names(request: Request) -> list[str]:
-    """The names of the settings, or else the deployments that work was sent to."""
+async def _names(request: Request, caller: Caller) -> list[str]:
+    """The names of the settings, or else the deployments that took work of the caller's tenant."""
     gateway = gateway_of(request)
     if gateway.settings.gateway_models:
         return sorted(gateway.settings.gateway_models)
-    resource = gateway.ctx.backend.resource
-    return [row.name for row in await gateway.ctx.store.read(lambda tx: tx.deployments(resource=resource))]
+    resource, configured = gateway.ctx.backend.resource, gateway.configured
+    rows = await gateway.ctx.store.read(
+        lambda tx: overview.deployments(tx, resource, caller.sees.get("tenant"), configured)
+    )
+    return [row.name for row in rows if row.name in configured or belief.load(row.belief).exists]
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -37,15 +43,15 @@ def _model(name: str) -> dict[str, Any]:
 @router.get("/models", summary="List models")
 async def models(request: Request) -> Response:
     """The names that a line's ``model`` may have."""
-    await caller_of(request)
-    return JSONResponse(listing([_model(name) for name in await _names(request)], False))
+    caller = await caller_of(request)
+    return JSONResponse(listing([_model(name) for name in await _names(request, caller)], False))
 
 
 @router.get("/models/{model}", summary="Show a model")
 async def model(request: Request, model: str) -> Response:
     """One of ``/v1/models``."""
-    await caller_of(request)
-    if model not in await _names(request):
+    caller = await caller_of(request)
+    if model not in await _names(request, caller):
         raise not_found(request, "model", model)
     return JSONResponse(_model(model))
 
@@ -55,9 +61,9 @@ async def model(request: Request, model: str) -> Response:
 @synchronous.post("/deployments/{deployment}/batches")
 async def chat(request: Request, deployment: str = "") -> Response:
     """Refused in the words of Azure (F§5.2): this gateway serves batches."""
-    await caller_of(request)
+    caller = await caller_of(request)
     name = deployment or str((await json_body(request)).get("model"))[:100]
-    if name not in await _names(request):
+    if name not in await _names(request, caller):
         raise Problem(404, "DeploymentNotFound", NO_DEPLOYMENT, retry=False)
     text = (
         f"The chatCompletion operation does not work with the specified model, {name}. Please choose different model and "

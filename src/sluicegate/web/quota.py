@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
@@ -12,11 +13,17 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sluicegate.core import belief
 from sluicegate.core.forecast import when
+from sluicegate.core.report import QuotaRow
+from sluicegate.core.rows import DeploymentRow, scope
 from sluicegate.core.tenancy import FileRow
+from sluicegate.ports import Tx
 from sluicegate.service import overview
 from sluicegate.service.desk import open_runs
+from sluicegate.web.auth import Caller
 from sluicegate.web.dialects import Problem, not_found
+from sluicegate.web.limits import MODELS_MOST
 from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
 
 router = APIRouter(prefix="/v1", tags=["quota"])
@@ -25,32 +32,42 @@ CHECKING: Final = asyncio.Semaphore(2)
 """Files that are checked for this endpoint at the same time; more are told to come back."""
 
 
-async def _rows(request: Request) -> list[dict[str, Any]]:
-    await caller_of(request)
-    ctx = gateway_of(request).ctx
+async def _rows(gateway: Gateway, choose: Callable[[Tx], list[DeploymentRow]]) -> dict[str, QuotaRow]:
+    """The quota of the deployments that are chosen, by name; what the settings cap counts."""
+    ctx = gateway.ctx
     live = await open_runs(ctx)
     now = ctx.clock.now()
+    cap = gateway.settings.limit
     return await ctx.store.read(
-        lambda tx: [
-            asdict(overview.quota(tx, row, ctx.policy, now, live))
-            for row in tx.deployments(resource=ctx.backend.resource)
-        ]
+        lambda tx: {row.name: overview.quota(tx, row, ctx.policy, now, live, cap=cap) for row in choose(tx)}
     )
+
+
+async def _visible(request: Request) -> dict[str, dict[str, Any]]:
+    """Rows of the deployments that the caller's tenant may know of: their totals, never another tenant's share."""
+    caller = await caller_of(request)
+    gateway = gateway_of(request)
+    tenant, resource = caller.sees.get("tenant"), gateway.ctx.backend.resource
+    rows = await _rows(gateway, lambda tx: overview.deployments(tx, resource, tenant, gateway.configured))
+    return {name: asdict(row) for name, row in rows.items()}
 
 
 @router.get("/quota", summary="Enqueued tokens of every deployment")
 async def quota(request: Request) -> Response:
-    """Per deployment: limit and where it is known from, reserved, held, foreign, headroom, waiting."""
-    return JSONResponse({"object": "list", "data": await _rows(request)})
+    """Per deployment: limit and where it is known from, reserved, held, foreign, headroom, waiting.
+
+    Those of the settings, and those that your tenant's batches go to.
+    """
+    return JSONResponse({"object": "list", "data": list((await _visible(request)).values())})
 
 
 @router.get("/quota/{deployment}", summary="Enqueued tokens of one deployment")
 async def quota_of(request: Request, deployment: str) -> Response:
     """One row of ``/v1/quota``."""
-    for row in await _rows(request):
-        if row["deployment"] == deployment:
-            return JSONResponse(row)
-    raise not_found(request, "deployment", deployment)
+    rows = await _visible(request)
+    if deployment not in rows:
+        raise not_found(request, "deployment", deployment)
+    return JSONResponse(rows[deployment])
 
 
 @router.post("/quota/check", summary="What would this file be?")
@@ -65,7 +82,8 @@ async def check(request: Request) -> Response:
     body = await json_body(request)
     file_id, lines = body.get("input_file_id"), body.get("lines")
     if isinstance(lines, list) and file_id is None:
-        return await _answer(gateway, "lines", None, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+        content = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+        return await _answer(gateway, caller, "lines", None, content)
     if not isinstance(file_id, str):
         raise Problem(
             400, "invalid_value", "Missing required parameter: 'input_file_id' or 'lines'.", param="input_file_id"
@@ -74,10 +92,10 @@ async def check(request: Request) -> Response:
     ctx = gateway.ctx
     if not found or not await ctx.workers.blocking(ctx.blobs.path(found[0].blob).exists):
         raise not_found(request, "file", file_id)
-    return await _answer(gateway, found[0].id, found[0].blob, b"")
+    return await _answer(gateway, caller, found[0].id, found[0].blob, b"")
 
 
-async def _answer(gateway: Gateway, name: str, blob: str | None, content: bytes) -> Response:
+async def _answer(gateway: Gateway, caller: Caller, name: str, blob: str | None, content: bytes) -> Response:
     """Check a file that is there, or ``content``, which is kept for as long as that takes."""
     if CHECKING.locked():
         raise Problem(429, "too_many_checks", "Other files are being checked.", retry=True, after_s=2)
@@ -94,24 +112,29 @@ async def _answer(gateway: Gateway, name: str, blob: str | None, content: bytes)
                 path.unlink(missing_ok=True)
     limit, dialect = gateway.settings.limit, gateway.ctx.backend.dialect
     report = await gateway.ctx.workers.blocking(partial(inspection.to_json, limit=limit, dialect=dialect))
-    return JSONResponse(report | {"deployments": await _forecasts(gateway, report["by_model"])})
+    return JSONResponse(report | {"deployments": await _forecasts(gateway, caller, report["by_model"])})
 
 
-async def _forecasts(gateway: Gateway, by_model: dict[str, dict[str, int]]) -> dict[str, Any]:
-    ctx = gateway.ctx
-    live = await open_runs(ctx)
-    now = ctx.clock.now()
-    rows = await ctx.store.read(
-        lambda tx: {
-            row.name: overview.quota(tx, row, ctx.policy, now, live)
-            for row in tx.deployments(resource=ctx.backend.resource)
-        }
-    )
-    unknown = {"fits_now": None, "first_part_at": None, "done_at": None, "note": "nothing was sent to it yet"}
-    served = gateway.settings.gateway_models
+async def _forecasts(gateway: Gateway, caller: Caller, by_model: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """When the requests of each model would go.
+
+    A deployment that nothing was sent to is judged by the settings alone, as is a name that only another tenant made up.
+    """
+    sums = dict(sorted(by_model.items(), key=lambda one: -one[1]["tokens"])[:MODELS_MOST])
+    resource, names = gateway.ctx.backend.resource, {gateway.deployment_of(model) for model in sums}
+
+    def chosen(tx: Tx) -> list[DeploymentRow]:
+        own = overview.deployments(tx, resource, caller.sees.get("tenant"), gateway.configured)
+        rows = {row.name: row for row in own}
+        for name in names - set(rows):
+            row = tx.deployment(scope(resource, name))
+            served = row is not None and belief.load(row.belief).exists
+            rows[name] = row if row is not None and served else overview.unused(resource, name)
+        return [rows[name] for name in sorted(names)]
+
+    rows = await _rows(gateway, chosen)
+    now = gateway.ctx.clock.now()
     return {
-        name: when(rows[served.get(name, name)], tokens=sums["tokens"], largest=sums["largest"], now=now)
-        if served.get(name, name) in rows
-        else unknown
-        for name, sums in by_model.items()
+        model: when(rows[gateway.deployment_of(model)], tokens=one["tokens"], largest=one["largest"], now=now)
+        for model, one in sums.items()
     }

@@ -25,7 +25,7 @@ from sluicegate.web import logs
 from sluicegate.web.app import make_app
 from sluicegate.web.auth import Gatekeeper
 from sluicegate.web.entra import Entra
-from sluicegate.web.limits import check_fetched
+from sluicegate.web.limits import MODELS_MOST, check_fetched
 from sluicegate.web.metrics import Metrics
 from sluicegate.web.protocol import BACKLOG, TOLD_MOST, Listener, TimedProtocol, affordable
 from sluicegate.web.state import Gateway
@@ -104,7 +104,8 @@ async def _serve(settings: Settings, listener: Listener, host: str, ready: Calla
             blob_bytes_max=settings.gateway_file_bytes_max,
         )
         checkers = ProcessWorkers(settings.workers or None)
-        rules = replace(rules_of(settings, ctx.backend.dialect), names=settings.gateway_models)
+        rules = replace(rules_of(settings, ctx.backend.dialect), names=settings.gateway_models,
+                        models_most=MODELS_MOST)  # fmt: skip
         desk = Desk(ctx, rules, policy, checkers, _remote(settings), partial(check_fetched, settings))
         gatekeeper = Gatekeeper(ctx.store, entra)
         gateway = Gateway(

@@ -36,6 +36,16 @@ class Gateway:
     watch: Watch
     refusals: Refusals = field(default_factory=Refusals)
 
+    @property
+    def configured(self) -> frozenset[str]:
+        """The deployments that the settings name."""
+        settings = self.settings
+        return frozenset({settings.deployment} if settings.deployment else settings.gateway_models.values())
+
+    def deployment_of(self, model: str) -> str:
+        """The deployment that lines of this ``model`` go to."""
+        return self.settings.deployment or self.settings.gateway_models.get(model, model)
+
 
 def gateway_of(request: Request) -> Gateway:
     """The gateway that serves this request."""
