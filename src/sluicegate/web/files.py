@@ -46,9 +46,9 @@ def file_json(file: FileRow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def find_file(request: Request, id_: str) -> FileRow:
-    """The caller's file, or 404."""
-    caller = await caller_of(request)
+async def find_file(request: Request, id_: str, *, writes: bool | None = None) -> FileRow:
+    """The caller's file, or 404; ``writes`` as for :func:`caller_of`."""
+    caller = await caller_of(request, writes=writes)
     ctx = gateway_of(request).ctx
     found = await ctx.store.read(lambda tx: tx.find(FileRow, id=id_, **caller.sees))
     if not found or (found[0].expires_at is not None and found[0].expires_at <= ctx.clock.now()):

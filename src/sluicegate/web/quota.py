@@ -17,12 +17,12 @@ from sluicegate.core import belief
 from sluicegate.core.forecast import when
 from sluicegate.core.report import QuotaRow
 from sluicegate.core.rows import DeploymentRow, scope
-from sluicegate.core.tenancy import FileRow
 from sluicegate.ports import Tx
 from sluicegate.service import overview
 from sluicegate.service.desk import open_runs
 from sluicegate.web.auth import Caller
 from sluicegate.web.dialects import Problem, not_found
+from sluicegate.web.files import find_file
 from sluicegate.web.limits import MODELS_MOST
 from sluicegate.web.state import Gateway, caller_of, gateway_of, json_body
 
@@ -75,9 +75,9 @@ async def check(request: Request) -> Response:
     """``{"input_file_id": …}`` or ``{"lines": [{"custom_id": …}, …]}``: problems and tokens, and per deployment what fits
     now and when all would be done.
 
-    Nothing is submitted, and no provider is asked.
+    Nothing is submitted, and no provider is asked: an observer may.
     """
-    caller = await caller_of(request)
+    caller = await caller_of(request, writes=False)
     gateway = gateway_of(request)
     body = await json_body(request)
     file_id, lines = body.get("input_file_id"), body.get("lines")
@@ -88,11 +88,11 @@ async def check(request: Request) -> Response:
         raise Problem(
             400, "invalid_value", "Missing required parameter: 'input_file_id' or 'lines'.", param="input_file_id"
         )
-    found = await gateway.ctx.store.read(lambda tx: tx.find(FileRow, id=file_id, **caller.sees))
-    ctx = gateway.ctx
-    if not found or not await ctx.workers.blocking(ctx.blobs.path(found[0].blob).exists):
-        raise not_found(request, "file", file_id)
-    return await _answer(gateway, caller, found[0].id, found[0].blob, b"")
+    file = await find_file(request, file_id, writes=False)
+    try:
+        return await _answer(gateway, caller, file.id, file.blob, b"")
+    except FileNotFoundError:  # deleted while it waited or was read
+        raise not_found(request, "file", file_id) from None
 
 
 async def _answer(gateway: Gateway, caller: Caller, name: str, blob: str | None, content: bytes) -> Response:

@@ -54,9 +54,10 @@ def gateway_of(request: Request) -> Gateway:
     return found
 
 
-async def caller_of(request: Request) -> Caller:
-    """The caller; only GET and HEAD do not write."""
-    caller = await gateway_of(request).gatekeeper.caller(request, writes=request.method not in ("GET", "HEAD"))
+async def caller_of(request: Request, *, writes: bool | None = None) -> Caller:
+    """The caller; only GET and HEAD do not write, unless ``writes`` says so."""
+    changes = request.method not in ("GET", "HEAD") if writes is None else writes
+    caller = await gateway_of(request).gatekeeper.caller(request, writes=changes)
     request.state.caller = caller  # for the log
     return caller
 

@@ -1,0 +1,75 @@
+"""The endpoint that the provider does not have, before and after anything was sent."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from sluicegate.testing import local_emulator
+from tests.web.conftest import Served
+from tests.web.test_models import QUICK, batch_of, line
+from tests.web.test_tenants import client_of, keys
+
+
+@pytest.fixture
+def redirected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A gateway that sends every line to one deployment, with a limit of the operator's."""
+    with local_emulator(deployments={"only": {}}, **QUICK) as provider:
+        options = ("--deployment", "only", "--limit", "20K")
+        served = Served(provider.url, tmp_path_factory.mktemp("redirected"), options).start()
+        yield served
+        served.end()
+
+
+def checked(client: Any, *names: str) -> Any:
+    lines = [json.loads(line(str(i), name)) for i, name in enumerate(names)]
+    return client.post("/quota/check", body={"lines": lines}, cast_to=object)
+
+
+def test_check_knows_the_limit_of_the_settings_and_where_lines_go_from_the_first_call_on(redirected: Served) -> None:
+    """Whatever lines name; and afterwards with the books of the deployment that all of them went to."""
+    client = redirected.client()
+    first = checked(client, "whatever")["deployments"]["whatever"]
+    (row,) = client.get("/quota", cast_to=object)["data"]  # type: ignore[index]
+    assert batch_of(client, "whatever").status == "completed"
+    later = checked(client, "whatever")["deployments"]["whatever"]
+
+    for forecast in (first, later):
+        assert forecast["fits_now"] > 0 and forecast["done_at"] > time.time()
+        assert "the limit is 20,000 (known from: configured" in forecast["note"]
+    assert (row["deployment"], row["limit"], row["limit_source"]) == ("only", 20_000, "configured")
+
+
+def test_an_observer_may_ask_what_a_file_would_be(redirected: Served) -> None:
+    """By lines and by file: nothing changes."""
+    client = redirected.client()
+    file = client.files.create(file=("in.jsonl", line("a", "x").encode()), purpose="batch")
+    observer = client_of(redirected, keys(redirected, "create", "--tenant", "default", "--role", "observer")["key"])
+
+    assert checked(observer, "x")["requests"] == 1
+    asked: Any = observer.post("/quota/check", body={"input_file_id": file.id}, cast_to=object)
+    assert asked["requests"] == 1
+
+
+def test_check_of_a_file_that_has_expired_or_goes_meanwhile_is_404(redirected: Served) -> None:
+    """As for any other file that is not there."""
+    client = redirected.client(max_retries=0)
+    gone, expired = (
+        client.files.create(file=(f"{name}.jsonl", line(name, "x").encode()), purpose="batch") for name in ("a", "b")
+    )
+    with sqlite3.connect(redirected.state / "sluicegate.sqlite3", timeout=30) as rows:
+        (blob,) = rows.execute("SELECT blob FROM files WHERE id = ?", (gone.id,)).fetchone()
+        rows.execute("UPDATE files SET expires_at = 1 WHERE id = ?", (expired.id,))
+    rows.close()
+    (redirected.state / blob).unlink()
+
+    for file in (gone, expired):
+        with pytest.raises(openai.NotFoundError) as refused:
+            client.post("/quota/check", body={"input_file_id": file.id}, cast_to=object)
+        assert refused.value.body["message"] == f"No file found with id '{file.id}'."  # type: ignore[index]
