@@ -6,13 +6,14 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 from sluicegate.testing import local_emulator
-from tests.web.conftest import Served
+from tests.web.conftest import Served, until_ended
 from tests.web.test_models import QUICK, batch_of, line
 from tests.web.test_tenants import client_of, keys
 
@@ -73,3 +74,28 @@ def test_check_of_a_file_that_has_expired_or_goes_meanwhile_is_404(redirected: S
         with pytest.raises(openai.NotFoundError) as refused:
             client.post("/quota/check", body={"input_file_id": file.id}, cast_to=object)
         assert refused.value.body["message"] == f"No file found with id '{file.id}'."  # type: ignore[index]
+
+
+def test_azures_limit_header_is_what_the_provider_has_told_of_the_files_deployment(tmp_path: Path) -> None:
+    """Absent while nothing is known, there from the second create on, without ``--limit``; other deployments have none."""
+    with local_emulator(deployments={"known": 30_000, "unused": 40_000}, **QUICK) as provider:
+        served = Served(provider.url, tmp_path / "state").start()
+        try:
+            client = openai.AzureOpenAI(
+                azure_endpoint=served.url, api_key=served.key, api_version="2024-10-21", max_retries=0
+            )
+
+            def told(model: str) -> str | None:
+                file = client.files.create(file=("in.jsonl", line("a", model).encode()), purpose="batch")
+                raw = client.batches.with_raw_response.create(
+                    input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+                )
+                assert int(raw.headers["deployment-enqueued-tokens"]) > 10
+                until_ended(client, raw.parse())
+                limit: str | None = raw.headers.get("deployment-maximum-enqueued-tokens")
+                return limit
+
+            assert [told("known"), told("known"), told("unused")] == [None, "30000", None]
+            client.close()
+        finally:
+            served.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -12,8 +13,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sluicegate.core import belief
 from sluicegate.core.filters import filtered
 from sluicegate.core.limits import OPENAI, parse_duration
+from sluicegate.core.line import Fault
+from sluicegate.core.line import read as read_line
+from sluicegate.core.rows import scope
 from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus, Dialect
 from sluicegate.ports import Tx
@@ -30,6 +35,7 @@ router = APIRouter(tags=["batches"])
 
 WINDOW_LEAST_S, WINDOW_MOST_S = 3_600.0, 604_800.0
 WINDOW: Final = re.compile("[0-9.]{1,10}[a-z]{1,2}")
+FIRST_LINE_MAX: Final = 1_000_000
 METADATA_MOST: Final = 16
 METADATA_KEY_MOST: Final = 64
 METADATA_VALUE_MOST: Final = 512
@@ -165,24 +171,25 @@ async def create(request: Request) -> Response:
     # The attempt before was refused when it had no batch: whatever looks alike is another create's.
     fresh = attempt == 0 or gateway.refusals.take(fingerprint, attempt - 1, now)
 
-    def write(tx: Tx) -> tuple[dict[str, Any], dict[str, str]]:
+    def write(tx: Tx) -> tuple[dict[str, Any], ClientBatchRow]:
         batch = _known(tx, caller, wanted, idempotency, 0 if fresh else attempt, now)
         if batch is None:
             batch = replace(
                 _new(tx, gateway, caller, wanted, idempotency, family.dialect), attempt=attempt, answered_at=now
             )
             tx.insert(batch)
-        return batch_json(tx, batch, family, Outlook()), _quota_headers(tx, gateway, batch)
+        return batch_json(tx, batch, family, Outlook()), batch
 
     try:
-        answer, headers = await gateway.ctx.store.transact(write)
+        answer, batch = await gateway.ctx.store.transact(write)
     except Problem as problem:
         if problem.retry is not False and problem.status == 429:
             gateway.refusals.put(fingerprint, attempt, now)
         raise
     request.state.batch = answer["id"]  # for the log: from here on the work is followed by this id
     gateway.desk.wake()
-    return JSONResponse(answer, 201 if family.dated else 200, headers if family.azure else None)
+    headers = await _quota_headers(gateway, batch) if family.azure else None
+    return JSONResponse(answer, 201 if family.dated else 200, headers)
 
 
 def _attempt(request: Request) -> int:
@@ -283,12 +290,28 @@ def _of_blob(
     )  # fmt: skip
 
 
-def _quota_headers(tx: Tx, gateway: Gateway, batch: ClientBatchRow) -> dict[str, str]:
-    """Azure's two headers: the file's tokens by its bytes, as Azure counts at create, and the limit if there is one."""
-    headers = {"deployment-enqueued-tokens": str(batch.input_bytes // 4)}
-    if gateway.settings.limit is not None:
-        headers["deployment-maximum-enqueued-tokens"] = str(gateway.settings.limit)
-    return headers
+async def _quota_headers(gateway: Gateway, batch: ClientBatchRow) -> dict[str, str]:
+    """Azure's two headers: the file's tokens by its bytes, as Azure counts at create, and the limit as far as it is known.
+
+    The limit is that of the deployment that the first line goes to.
+    """
+    ctx, headers = gateway.ctx, {"deployment-enqueued-tokens": str(batch.input_bytes // 4)}
+    model = await ctx.workers.blocking(_first_model, ctx.blobs.path(batch.input)) if batch.input else ""
+    name = scope(ctx.backend.resource, gateway.deployment_of(model))
+    row = await ctx.store.read(lambda tx: tx.deployment(name))
+    known = belief.load(row.belief if row is not None else None)
+    caps = [cap for cap in (gateway.settings.limit, row.cap_override if row is not None else None) if cap is not None]
+    limit = belief.allowance(known, min(caps, default=None), ctx.clock.now()).limit
+    return headers if limit is None else headers | {"deployment-maximum-enqueued-tokens": str(limit)}
+
+
+def _first_model(path: Path) -> str:
+    """The model that a file's first line names; empty if it cannot be told at a glance."""
+    try:
+        with path.open("rb") as file:
+            return read_line(file.readline(FIRST_LINE_MAX), lenient=True).model
+    except (OSError, Fault):
+        return ""
 
 
 @router.get("/batches", summary="List batches")
