@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tests.web.conftest import Served, until_ended
+from tests.web.test_tenants import client_of, keys
 
 Make = Callable[..., Path]
 
@@ -120,6 +121,21 @@ def test_a_repeated_create_is_one_batch_and_two_deliberate_creates_are_two(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="48h",  # type: ignore[arg-type]
             extra_headers={"Idempotency-Key": "k1"},
         )  # fmt: skip
+
+
+def test_an_idempotency_key_outlives_the_key_that_it_was_sent_with(gateway: Served, requests_file: Make) -> None:
+    """The same tenant and the same body under another key are the same create; another body is not."""
+    client = gateway.client()
+    file = client.files.create(file=requests_file(1), purpose="batch")
+    other = client_of(gateway, keys(gateway, "create", "--tenant", "default")["key"])
+    same: Any = {
+        "input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h",
+        "extra_headers": {"Idempotency-Key": "outlives"},
+    }  # fmt: skip
+
+    assert client.batches.create(**same).id == other.batches.create(**same).id
+    with pytest.raises(openai.UnprocessableEntityError):
+        other.batches.create(**same, metadata={"another": "body"})
 
 
 def test_a_files_content_comes_in_ranges_and_its_head_alone(gateway: Served, requests_file: Make) -> None:
