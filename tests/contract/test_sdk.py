@@ -223,3 +223,22 @@ def test_an_empty_page_that_says_there_is_more_stops_the_sdk(ordered: Order, nam
     with client_of(made.surface) as client:
         assert list(client.batches.list()) == []
         assert [batch.id for batch in client.batches.list()] == [batch_id]
+
+
+@pytest.mark.emulator_only
+def test_a_projects_address_is_azures_v1_surface(ordered: Order) -> None:
+    """``{endpoint}/api/projects/NAME/openai/v1/``, as the Azure AI projects SDK sets it, from upload to answers."""
+    order = ordered("azure")
+    surface = order.surface
+    base = f"{surface.target.url}/api/projects/my-project/openai/v1/"
+    with openai.OpenAI(base_url=base, api_key=surface.target.key, max_retries=0) as client:
+        made = client.files.create(file=("in.jsonl", io.BytesIO(surface.line())), purpose="batch")
+        client.files.wait_for_processing(made.id, poll_interval=0.01)
+        batch = create(client, surface, surface.line())
+        ended = surface.wait(batch.id)
+        with pytest.raises(openai.NotFoundError) as missing:
+            client.batches.retrieve("batch_never")
+
+        assert ended["status"] == "completed" and client.batches.retrieve(batch.id).output_file_id
+        assert client.files.content(ended["output_file_id"]).text.count("\n") == 1
+        assert missing.value.body["type"] == "invalid_request_error"  # type: ignore[index]

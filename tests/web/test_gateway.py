@@ -47,14 +47,12 @@ def test_a_batch_of_four_times_the_limit_comes_back_whole_and_in_order(
     assert provider.report()["refusals"] == before
 
 
-@pytest.mark.parametrize("version", [None, "2024-10-21"])
-def test_azures_families_work_with_azures_credentials(
-    gateway: Served, requests_file: Make, version: str | None
-) -> None:
-    """``AzureOpenAI`` with an api-version, and ``OpenAI`` on ``/openai/v1/``, see the same batches."""
+@pytest.mark.parametrize("version", ["/openai/v1/", "/api/projects/my-project/openai/v1/", "2024-10-21"])
+def test_azures_families_work_with_azures_credentials(gateway: Served, requests_file: Make, version: str) -> None:
+    """``AzureOpenAI`` with an api-version, and ``OpenAI`` on ``/openai/v1/`` or a project, see the same batches."""
     client: Any = (
-        openai.OpenAI(base_url=f"{gateway.url}/openai/v1/", api_key=gateway.key)
-        if version is None
+        openai.OpenAI(base_url=f"{gateway.url}{version}", api_key=gateway.key)
+        if version.startswith("/")
         else openai.AzureOpenAI(azure_endpoint=gateway.url, api_key=gateway.key, api_version=version)
     )
 
@@ -63,6 +61,10 @@ def test_azures_families_work_with_azures_credentials(
     assert ended.status == "completed" and ended.endpoint == "/chat/completions"
     assert len(client.files.content(ended.output_file_id).text.splitlines()) == 3
     assert ended.id in [batch.id for batch in client.batches.list(limit=5)]
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.batches.retrieve("batch_never")
+    assert missing.value.code == "notFound"
+    assert "my-project" not in client._client.get(f"{gateway.url}/metrics").text
 
 
 def test_all_problems_of_a_bad_file_are_in_errors_with_their_lines(gateway: Served, tmp_path: Path) -> None:

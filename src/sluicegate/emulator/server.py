@@ -22,7 +22,7 @@ from sluicegate.emulator.http_synchronous import NO_DEPLOYMENT, SynchronousEndpo
 from sluicegate.emulator.http_uploads import UploadEndpoints
 from sluicegate.emulator.provider import Provider
 from sluicegate.emulator.rates import Window
-from sluicegate.emulator.wire import SURFACES, Hangup, Problem, Surface, common_headers, envelope
+from sluicegate.emulator.wire import SURFACES, Hangup, Problem, Surface, common_headers, envelope, prefix_of
 
 Handler = Callable[[Request], Awaitable[Response]]
 MINUTE_S: Final = 60.0
@@ -159,8 +159,7 @@ class Emulator:
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
         path = request.url.path.removeprefix(request.scope.get("root_path", ""))
-        prefix = next((prefix for prefix in SURFACES if path.startswith(f"{prefix}/")), "/v1")
-        surface = Surface.of(prefix, self.provider.account)
+        surface = Surface.of(prefix_of(path), self.provider.account)
         problem = Problem(404, "404", "Resource not found")
         if "/deployments/" in path:
             problem = Problem(404, "DeploymentNotFound", NO_DEPLOYMENT)

@@ -38,7 +38,17 @@ class Surface:
         return cls(prefix, prefix != "/v1" and account.dialect == "azure", prefix == "/openai")
 
 
-SURFACES: Final = ("/v1", "/openai/v1", "/openai")
+PROJECTS: Final = "/api/projects/{project}/openai/v1"
+"""Another address of Azure's v1 surface, that of the Azure AI projects SDK."""
+
+SURFACES: Final = ("/v1", "/openai/v1", "/openai", PROJECTS)
+_PREFIX: Final = re.compile("/v1(?=/)|/openai/v1(?=/)|/openai(?=/)|/api/projects/[^/]+/openai/v1(?=/)")
+
+
+def prefix_of(path: str) -> str:
+    """The prefix of :data:`SURFACES` that a path has; OpenAI's if it has none."""
+    found = _PREFIX.match(path)
+    return "/v1" if found is None else PROJECTS if found[0].startswith("/api/") else found[0]
 
 
 def surface_of(request: Request) -> Surface:

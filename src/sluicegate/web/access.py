@@ -14,7 +14,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sluicegate.web.dialects import Problem, envelope
+from sluicegate.web.dialects import Problem, envelope, prefix_of
 from sluicegate.web.logs import FIELDS
 from sluicegate.web.metrics import Metrics
 
@@ -33,7 +33,6 @@ NEVER: Final = 499
 SAFE: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 """On every answer: nothing is taken for a page that is none, nothing stays in a cache on the way."""
 
-_PREFIX: Final = re.compile("/(?:openai/v1|openai|v1)(?=/)")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -103,5 +102,5 @@ def _template(scope: Scope) -> str:
     path: str | None = getattr(scope.get("route"), "path", None)
     if path is None:
         return UNROUTED
-    prefix = _PREFIX.match(str(scope["path"]))
-    return path if prefix is None or path.startswith(prefix[0]) else prefix[0] + path
+    prefix = prefix_of(str(scope["path"]))
+    return path if prefix is None or path.startswith(prefix) else prefix + path

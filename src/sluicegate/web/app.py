@@ -15,7 +15,7 @@ from sluicegate import __version__
 from sluicegate.errors import StateUnusable
 from sluicegate.web import batches, files, health, imports, models, quota, reference, uploads
 from sluicegate.web.access import Access
-from sluicegate.web.dialects import Family, Problem, envelope
+from sluicegate.web.dialects import PROJECTS, Family, Problem, envelope
 from sluicegate.web.state import Gateway
 
 LOG = logging.getLogger("sluicegate.gateway")
@@ -36,9 +36,11 @@ def make_app(gateway: Gateway) -> FastAPI:
     for router in (batches.router, files.router, uploads.router, models.router):
         for family in (Family.OPENAI, Family.AZURE_V1, Family.AZURE):
             app.include_router(router, prefix=family.value, include_in_schema=family is Family.OPENAI)
-    for family in (Family.AZURE_V1, Family.AZURE):
-        app.include_router(imports.router, prefix=family.value, include_in_schema=family is Family.AZURE_V1)
-        app.include_router(models.synchronous, prefix=family.value)
+    for prefix in (Family.AZURE_V1.value, Family.AZURE.value, PROJECTS):
+        app.include_router(imports.router, prefix=prefix, include_in_schema=prefix == Family.AZURE_V1.value)
+        app.include_router(models.synchronous, prefix=prefix)
+    for router in (batches.router, files.router, uploads.router, models.router):
+        app.include_router(router, prefix=PROJECTS, include_in_schema=False)
     app.include_router(health.router)
     app.include_router(quota.router)
     app.openapi = partial(reference.document, app)  # type: ignore[method-assign]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -34,9 +35,23 @@ class Family(Enum):
         return Dialect.AZURE if self.azure else Dialect.OPENAI
 
 
+PROJECTS: Final = "/api/projects/{project}/openai/v1"
+"""Another address of Azure's v1 family: that of the Azure AI projects SDK. The project's name has no meaning here."""
+
+_PROJECTS: Final = re.compile("/api/projects/[^/]+/openai/v1(?=/)")
+
+
+def prefix_of(path: str) -> str | None:
+    """The template of the prefix by which a request's path belongs to a family, or None if it belongs to none."""
+    if _PROJECTS.match(path):
+        return PROJECTS
+    prefixes = (family.value for family in (Family.AZURE_V1, Family.AZURE, Family.OPENAI))
+    return next((prefix for prefix in prefixes if path.startswith(f"{prefix}/")), None)
+
+
 def family_of(path: str) -> Family:
     """The family of a request's path; paths of our own count as OpenAI's."""
-    if path.startswith("/openai/v1/"):
+    if path.startswith("/openai/v1/") or _PROJECTS.match(path):
         return Family.AZURE_V1
     return Family.AZURE if path.startswith("/openai/") else Family.OPENAI
 
