@@ -24,6 +24,7 @@ class QuotaRow:
     """One deployment's quota now. Integers are tokens, times are Unix seconds (docs/glossary.md: quota).
 
     Attributes:
+        resource: Address of the resource at the provider.
         limit: The enqueued-token limit believed in, or None if nothing is known yet.
         limit_source: Where it is known from: configured, account, header, refusal, learned, joined by "+".
         reserved: Reserved for parts that are being submitted.

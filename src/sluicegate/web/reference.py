@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+
+from sluicegate.core import check
+from sluicegate.core.report import QuotaRow
 
 Schema = dict[str, Any]
 
@@ -30,6 +33,30 @@ def _object(required: str, optional: str = "", **properties: Schema) -> Schema:
     return {"type": "object", "properties": found, "required": [pair.partition(":")[0] for pair in required.split()]}
 
 
+_JSON_TYPES: Final = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
+def _of(kind: type) -> Schema:
+    """The object that a dataclass of plain values becomes; its docstring's ``Attributes`` are the descriptions."""
+    hints = get_type_hints(kind)
+    said = dict(re.findall(r"^ +(\w+): (.+)$", kind.__doc__ or "", re.MULTILINE))
+    properties: dict[str, Schema] = {}
+    for one in fields(kind):
+        types = [_JSON_TYPES[type_] for type_ in get_args(hints[one.name]) or (hints[one.name],)]
+        described = {"description": said[one.name].replace("``", "`")} if one.name in said else {}
+        properties[one.name] = {"type": types if len(types) > 1 else types[0], **described}
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _each(schema: Schema) -> Schema:
+    """An object whose keys are names, and whose values are all alike."""
+    return {"type": "object", "additionalProperties": schema}
+
+
+def _strings(*values: str) -> Schema:
+    return {"type": "array", "items": {"type": "string", **({"enum": list(values)} if values else {})}}
+
+
 def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
@@ -44,25 +71,35 @@ _TIMES = (
 SCHEMAS: Final[dict[str, Schema]] = {
     "Error": _object("error:o", error=_object("message:s type:s param:s? code:s?")),
     "File": _object(
-        "id:s object:s bytes:i created_at:i filename:s purpose:s status:s", "expires_at:i? status_details:s?"
+        "id:s object:s bytes:i created_at:i filename:s purpose:s status:s expires_at:i? status_details:s?"
     ),
     "Files": _list("File"),
-    "Upload": _object("id:s object:s bytes:i created_at:i filename:s purpose:s status:s expires_at:i file:o?"),
-    "UploadPart": _object("id:s object:s created_at:i upload_id:s"),
+    "Deleted": _object("id:s object:s deleted:b"),
+    "Upload": _object(
+        "id:s object:s bytes:i created_at:i filename:s purpose:s status:s expires_at:i file:o?",
+        file={"anyOf": [_ref("File"), {"type": "null"}]},
+        status={"type": "string", "enum": ["pending", "completed", "cancelled"]},
+    ),
+    "UploadPart": _object("id:s object:s created_at:i upload_id:s", "azure_block_id:s"),
     "Problem": _object("code:s message:s param:s? line:i?"),
     "Batch": _object(
         f"id:s object:s endpoint:s errors:o? input_file_id:s? completion_window:s status:s output_file_id:s? "
         f"error_file_id:s? created_at:i expires_at:i request_counts:o usage:o metadata:o? sluicegate:o {_TIMES}",
+        "input_blob:s? output_blob:s? error_blob:s?",
         status={"type": "string", "enum": ["validating", "failed", "in_progress", "finalizing", "completed", "expired",
                                            "cancelling", "cancelled"]},
         errors={"type": ["object", "null"], "properties": {"object": {"type": "string"}, "data": {
             "type": "array", "items": _ref("Problem")}}},
         request_counts=_object("total:i completed:i failed:i"),
-        usage=_object("input_tokens:i output_tokens:i total_tokens:i"),
+        usage=_object(
+            "input_tokens:i input_tokens_details:o output_tokens:i output_tokens_details:o total_tokens:i",
+            input_tokens_details=_object("cached_tokens:i"), output_tokens_details=_object("reasoning_tokens:i"),
+        ),
+        metadata={"type": ["object", "null"], "additionalProperties": {"type": "string"}},
         sluicegate=_object(
             "waiting_requests:i waiting_tokens:i held_tokens:i reserved_tokens:i parts:i expected_at:i? "
             "expected_at_latest:i? reasons:a position:i?",
-            reasons={"type": "array", "items": {"type": "string"}},
+            reasons=_strings(),
         ),
     ),
     "Batches": _list("Batch"),
@@ -73,10 +110,17 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Parts": _list("Part"),
     "Model": _object("id:s object:s created:i owned_by:s"),
     "Models": _list("Model"),
-    "Quota": _object("deployment:s limit:i? limit_source:s reserved:i held:i foreign:i headroom:i? waiting:i", ""),
+    "Quota": _of(QuotaRow),
     "Quotas": _object("object:s data:a", data={"type": "array", "items": _ref("Quota")}),
-    "Check": _object("deployments:o"),
-    "Health": _object("status:s", "wrong:a", wrong={"type": "array", "items": {"type": "string"}}),
+    "CheckProblem": _of(check.Problem),
+    "Forecast": _object("fits_now:i? first_part_at:n? done_at:n? note:s"),
+    "Check": _object(
+        "files:i requests:i bytes:i tokens:i median_tokens:i largest_tokens:i by_model:o problem_count:i "
+        "problem_counts:o problems:a parts:i holds_s:n? deployments:o",
+        by_model=_each(_object("requests:i tokens:i largest:i")), problem_counts=_each({"type": "integer"}),
+        problems={"type": "array", "items": _ref("CheckProblem")}, deployments=_each(_ref("Forecast")),
+    ),
+    "Health": _object("status:s", "wrong:a", wrong=_strings()),
 }  # fmt: skip
 
 FILE: Final = {
@@ -93,7 +137,11 @@ BATCH: Final = {
     "error_file_id": None, "created_at": 1795500010, "expires_at": 1795586410, "in_progress_at": 1795500012,
     "finalizing_at": None, "completed_at": None, "failed_at": None, "expired_at": None, "cancelling_at": None,
     "cancelled_at": None, "request_counts": {"total": 1800, "completed": 640, "failed": 0},
-    "usage": {"input_tokens": 104200, "output_tokens": 38100, "total_tokens": 142300}, "metadata": {"team": "search"},
+    "usage": {
+        "input_tokens": 104200, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 38100,
+        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 142300,
+    },
+    "metadata": {"team": "search"},
     "sluicegate": {
         "waiting_requests": 980, "waiting_tokens": 165400, "held_tokens": 29120, "reserved_tokens": 0, "parts": 14,
         "expected_at": 1795500400, "expected_at_latest": 1795500900,
@@ -106,8 +154,22 @@ PART: Final = {
     "answered": 0, "failed": 0, "salvaged": 0, "created_at": 1795500013, "held_at": 1795500014, "collected_at": None,
 }  # fmt: skip
 QUOTA: Final = {
-    "deployment": "gpt-4.1", "limit": 30000, "limit_source": "told", "reserved": 0, "held": 29120, "foreign": 0,
-    "headroom": 880, "waiting": 61200,
+    "deployment": "gpt-4.1", "resource": "RESOURCE", "model": None, "limit": 30000,
+    "limit_source": "configured+header", "reserved": 0, "held": 29120, "foreign": 0, "headroom": 880, "waiting": 61200,
+    "provider_batches": 14, "calibration": 1.02, "next_release_at": 1795500060.5, "idle_at": 1795500700.0,
+    "observed_at": 1795500012.0, "paused": False,
+}  # fmt: skip
+CHECK: Final = {
+    "files": 1, "requests": 1800, "bytes": 182734, "tokens": 303552, "median_tokens": 168, "largest_tokens": 240,
+    "by_model": {"gpt-4.1": {"requests": 1800, "tokens": 303552, "largest": 240}}, "problem_count": 1,
+    "problem_counts": {"blank_line": 1}, "problems": [{
+        "file": "file-9f1c", "line": 1801, "custom_id": None, "code": "blank_line", "severity": "warning",
+        "message": "The line is blank.", "remedy": "It is left out; remove it.",
+    }],
+    "parts": 81, "holds_s": 6671.0, "deployments": {"gpt-4.1": {
+        "fits_now": 880, "first_part_at": 1795500010.0, "done_at": 1795506700.0,
+        "note": "of 303,552 tokens, 880 fit now; the limit is 30,000 (known from: configured+header)",
+    }},
 }  # fmt: skip
 MODEL: Final = {"id": "gpt-4.1", "object": "model", "created": 0, "owned_by": "sluicegate"}
 
@@ -122,9 +184,10 @@ class Operation:
 
     Attributes:
         gives: Schema's name, or a content type; ``example`` of it.
-        errors: Statuses beside 401 with what they mean.
+        errors: Statuses beside those that every operation may have (:data:`COMMON`), with what they mean.
         body: Schema of a JSON body, ``sent`` an example; ``form``: fields of a multipart form.
-        query: Name → schema.
+        query, headers: Name → schema.
+        open: No key is needed. ``looks``: it changes nothing whatever its method, so that an observer may.
     """
 
     gives: str
@@ -134,7 +197,9 @@ class Operation:
     sent: Any = None
     form: Schema | None = None
     query: dict[str, Schema] | None = None
+    headers: dict[str, Schema] | None = None
     open: bool = False
+    looks: bool = False
 
 
 MISSING: Final = {404: "There is none with this id, or it is another tenant's."}
@@ -144,16 +209,22 @@ PAGING: Final[dict[str, Schema]] = {
 }  # fmt: skip
 BAD_QUERY: Final = {400: "A wrong value in the query."}
 BAD_BODY: Final = {
-    400: "A field is missing or wrong; `param` names it.", 413: "The body is too large.", 415: "The body is encoded.",
+    400: "A field is missing or wrong; `param` names it.", 408: "The body stopped coming.",
+    413: "The body is too large.", 415: "The body is encoded.",
 }  # fmt: skip
-RECEIVING: Final = BAD_BODY | {
-    403: "The tenant's files have as many bytes as they may.", 408: "The body stopped coming.",
-    507: "The gateway's disk is full; `retry-after` says when to come back.",
-}  # fmt: skip
+FULL: Final = {507: "The gateway's disk is full; `retry-after` says when to come back."}
+RECEIVING: Final = BAD_BODY | FULL | {403: "The tenant's files have as many bytes as they may."}
+COMMON: Final = {
+    401: "No valid key.",
+    503: "The gateway's storage does not work; `retry-after` says when to come back.",
+}
+OBSERVER: Final = "The key's role may look, not change."
 EXPIRY: Final[dict[str, Schema]] = {
     "expires_after[anchor]": {"type": "string"}, "expires_after[seconds]": {"type": "integer"},
 }  # fmt: skip
 EXPIRES_AFTER: Final = _object("anchor:s seconds:i")
+
+RANGE: Final[dict[str, Schema]] = {"Range": {"type": "string", "description": "One range, as `bytes=0-1023`."}}
 
 OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("post", "/v1/files"): Operation(
@@ -165,17 +236,17 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ),
     ("get", "/v1/files/{id}"): Operation(gives="File", example=FILE, errors=MISSING),
     ("delete", "/v1/files/{id}"): Operation(
-        gives="", example={"id": "file-9f1c", "object": "file", "deleted": True}, errors=MISSING
+        gives="Deleted", example={"id": "file-9f1c", "object": "file", "deleted": True}, errors=MISSING
     ),
     ("get", "/v1/files/{id}/content"): Operation(
-        gives="application/octet-stream", errors=MISSING | {416: "The range begins behind the end."}
+        gives="application/octet-stream", headers=RANGE, errors=MISSING | {416: "The range begins behind the end."}
     ),
     ("head", "/v1/files/{id}/content"): Operation(
-        gives="application/octet-stream", errors=MISSING | {416: "The range begins behind the end."}
+        gives="application/octet-stream", headers=RANGE, errors=MISSING | {416: "The range begins behind the end."}
     ),
     ("post", "/openai/v1/files/import"): Operation(
-        gives="File", example=FILE, errors=BAD_BODY | {
-            403: RECEIVING[403], 503: "The blob storage does not answer; `retry-after` says when to come back.",
+        gives="File", example=FILE, errors=RECEIVING | {
+            503: "The gateway's storage does not work, or the blob's does not answer; `retry-after` says when to come back.",
         },
         body=_object("purpose:s filename:s content_url:s", expires_after=EXPIRES_AFTER),
         sent={"purpose": "batch", "filename": "requests.jsonl", "content_url": "CONTAINER/requests.jsonl?sv=…&sig=…"},
@@ -191,8 +262,8 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
         form=_object("data:s", data={"type": "string", "format": "binary"}),
     ),
     ("post", "/v1/uploads/{id}/complete"): Operation(
-        gives="Upload", example=UPLOAD | {"status": "completed", "file": FILE}, errors=MISSING | BAD_BODY,
-        body=_object("part_ids:a", "md5:s", part_ids={"type": "array", "items": {"type": "string"}}),
+        gives="Upload", example=UPLOAD | {"status": "completed", "file": FILE}, errors=MISSING | BAD_BODY | FULL,
+        body=_object("part_ids:a", "md5:s", part_ids=_strings()),
         sent={"part_ids": ["part_3e"]},
     ),
     ("post", "/v1/uploads/{id}/cancel"): Operation(
@@ -204,12 +275,34 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
             403: "The tenant may never open such a batch.", 422: "The `Idempotency-Key` was used for another create.",
             429: "The tenant has as many open as it may, or creates too fast; `retry-after` says when to come back.",
         },
-        body=_object("input_file_id:s endpoint:s completion_window:s", "metadata:o? output_expires_after:o?",
-                     completion_window={"type": "string", "description": "`1h` to `7d`"}),
+        headers={
+            "Idempotency-Key": {"type": "string", "maxLength": 255, "description":
+                "A repeat with the same key and body returns the batch of the first; it holds for the whole tenant."},
+            "x-stainless-retry-count": {"type": "string", "description":
+                "As SDKs send it: above 0, the batch of an attempt before whose answer may be lost."},
+        },
+        body=_object("endpoint:s completion_window:s",
+                     "input_file_id:s metadata:o? input_blob:s output_folder:o output_expires_after:o?",
+                     completion_window={"type": "string", "description": "`1h` to `7d`"},
+                     input_file_id={"type": "string", "description": "A file of the tenant with the purpose `batch`."},
+                     metadata={"type": ["object", "null"], "maxProperties": 16,
+                               "additionalProperties": {"type": "string", "maxLength": 512}},
+                     input_blob={"type": "string", "description":
+                         "Azure's families only, instead of `input_file_id`: the URL of the input, in a container that "
+                         "the operator allows."},
+                     output_folder=_object("url:s", url={"type": "string"})
+                     | {"description": "Azure's families only, with `input_blob`: where the results go."})
+        | {"anyOf": [{"required": ["input_file_id"]}, {"required": ["input_blob", "output_folder"]}]},
         sent={"input_file_id": "file-9f1c", "endpoint": "/v1/chat/completions", "completion_window": "24h",
               "metadata": {"team": "search"}},
     ),
-    ("get", "/v1/batches"): Operation(gives="Batches", example=_page(BATCH), errors=BAD_QUERY, query=PAGING),
+    ("get", "/v1/batches"): Operation(
+        gives="Batches", example=_page(BATCH), errors=BAD_QUERY, query=PAGING | {
+            "$filter": {"type": "string", "description":
+                "Azure's families only, as `created_at gt 1728860560 and status eq 'Completed'`."},
+            "$orderby": {"type": "string", "description": "Azure's families only, as `created_at asc`."},
+        },
+    ),
     ("get", "/v1/batches/{id}"): Operation(gives="Batch", example=BATCH, errors=MISSING),
     ("get", "/v1/batches/{id}/parts"): Operation(gives="Parts", example=_page(PART), errors=MISSING),
     ("post", "/v1/batches/{id}/cancel"): Operation(
@@ -219,30 +312,68 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("get", "/v1/models/{model}"): Operation(gives="Model", example=MODEL, errors=MISSING),
     ("get", "/v1/quota"): Operation(gives="Quotas", example={"object": "list", "data": [QUOTA]}, errors={}),
     ("get", "/v1/quota/{deployment}"): Operation(
-        gives="Quota", example=QUOTA, errors={404: "No work was sent to such a deployment yet."}
+        gives="Quota", example=QUOTA, errors={404: "Neither the settings nor the tenant's batches name such a deployment."}
     ),
     ("post", "/v1/quota/check"): Operation(
-        gives="Check", errors=MISSING | BAD_BODY | {429: "Other files are being checked; `retry-after`."},
+        gives="Check", looks=True, example=CHECK,
+        errors=MISSING | BAD_BODY | FULL | {429: "Other files are being checked; `retry-after` says when to come back."},
         body={"type": "object", "properties": {
             "input_file_id": {"type": "string"}, "lines": {"type": "array", "items": {"type": "object"}}}},
         sent={"input_file_id": "file-9f1c"},
-        example={"requests": 1800, "tokens": 303552, "deployments": {
-            "gpt-4.1": {"fits_now": False, "first_part_at": 1795500010.0, "done_at": 1795500400.0, "note": "…"}}},
     ),
     ("get", "/healthz"): Operation(gives="Health", example={"status": "ok"}, errors={}, open=True),
     ("get", "/readyz"): Operation(
         gives="Health", example={"status": "ok", "wrong": []}, errors={503: "It cannot work; `wrong` says why."}, open=True
     ),
-    ("get", "/metrics"): Operation(gives="text/plain", errors={404: "`gateway_metrics` is off."}, open=True),
+    ("get", "/metrics"): Operation(
+        gives="text/plain", open=True,
+        errors={401: "`gateway_metrics` is `key`: no valid key.", 404: "`gateway_metrics` is `off`.", 503: COMMON[503]},
+    ),
 }  # fmt: skip
 """Every operation of the ``/v1`` family, our own, and what Azure's families have beside those (docs/gateway.md)."""
+
+
+ERRORS: Final[dict[int, tuple[str, str, str | None]]] = {
+    400: ("invalid_value", "Missing required parameter: 'input_file_id'.", "input_file_id"),
+    401: ("invalid_api_key", "Incorrect API key provided.", None),
+    403: ("forbidden", "This key may look, not change.", None),
+    404: ("not_found", "No batch found with id 'batch_b2d4'.", "id"),
+    408: ("request_timeout", "No byte of the body came for 60 s.", None),
+    409: ("conflict", "Cannot cancel a batch with status 'completed'.", None),
+    413: ("payload_too_large", "The body has more than 1,000,000 bytes.", None),
+    415: ("unsupported_media_type", "Send the body without Content-Encoding.", None),
+    422: ("idempotency_key_reused", "This Idempotency-Key was used for a create with other parameters.", None),
+    429: (
+        "too_many_batches",
+        "10,000 batches of yours are open, 10,000 may be. Create more when some have ended.",
+        None,
+    ),
+    503: ("unavailable", "The gateway's storage does not work.", None),
+    507: ("insufficient_storage", "The gateway's disk is full.", None),
+}
+"""Status → (code, message, param) of one error with it."""
+
+NOT_READY: Final = {"status": "not ready", "wrong": ["provider: it refuses the gateway's credentials"]}
+
+DESCRIPTION: Final = """The paths of `/v1` stand for four addresses with the same operations: `/v1` (OpenAI's habits), \
+`/openai/v1` and `/api/projects/NAME/openai/v1` (Azure's v1 surface), and `/openai` with `?api-version=` in every query \
+(Azure's dated surface). `/files/import` is in Azure's alone; models are in all of them; `/v1/quota` has no other address.
+
+On Azure's, `$filter`, `$orderby`, `input_blob` and `output_folder` are understood, a create is answered with the headers \
+`deployment-enqueued-tokens` and, once it is known, `deployment-maximum-enqueued-tokens`, batches have `input_blob`, \
+`output_blob` and `error_blob`, and parts of uploads `azure_block_id`. On `/openai` errors are \
+`{"error": {"code": …, "message": …}}`, and a create or an upload is answered 201.
+
+The key goes into `Authorization: Bearer KEY` or `api-key: KEY`. Every answer has `x-request-id`; an error that passes has \
+`retry-after`, and `x-should-retry` tells the SDKs whether a repeat in the next seconds can help."""
 
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document, made once."""
     if app.openapi_schema is None:
         made = get_openapi(
-            title=app.title, version=app.version, summary=app.summary, routes=app.routes, separate_input_output_schemas=False
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes, description=DESCRIPTION,
+            separate_input_output_schemas=False,
         )  # fmt: skip
         made["components"] = {
             "schemas": SCHEMAS,
@@ -253,28 +384,50 @@ def document(app: FastAPI) -> dict[str, Any]:
         }
         for path, methods in made["paths"].items():
             for method, shown in methods.items():
-                _describe(shown, OPERATIONS[method, path])
+                _describe(shown, OPERATIONS[method, path], writes=method not in ("get", "head"))
         app.openapi_schema = made
     return app.openapi_schema
 
 
-def _describe(shown: dict[str, Any], what: Operation) -> None:
-    json_of = {
-        "application/json": {"schema": _ref(what.gives) if what.gives else {"type": "object"}, "example": what.example}
-    }
+def errors_of(what: Operation, *, writes: bool) -> dict[int, str]:
+    """The statuses of an operation beside 200, with what they mean."""
+    errors = dict(what.errors) if what.open else COMMON | what.errors
+    if writes and not what.looks and not what.open:
+        errors[403] = f"{OBSERVER} {errors[403]}" if 403 in errors else OBSERVER
+    return dict(sorted(errors.items()))
+
+
+def error_example(status: int) -> dict[str, Any]:
+    """An error of a status as the ``/v1`` family words it."""
+    code, message, param = ERRORS[status]
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _describe(shown: dict[str, Any], what: Operation, *, writes: bool) -> None:
+    json_of = {"application/json": {"schema": _ref(what.gives), "example": what.example}}
     plain = "/" in what.gives
     shown["responses"] = {"200": {
         "description": "As asked.", "content": {what.gives: {"schema": {"type": "string"}}} if plain else json_of,
     }}  # fmt: skip
-    errors = what.errors if what.open else {401: "No valid key."} | what.errors
-    for status, means in sorted(errors.items()):
-        schema = _ref("Health") if status == 503 and what.open else _ref("Error")
-        shown["responses"][str(status)] = {"description": means, "content": {"application/json": {"schema": schema}}}
+    for status, means in errors_of(what, writes=writes).items():
+        if status not in ERRORS:
+            shown["responses"][str(status)] = {"description": means}  # 416 has no body
+            continue
+        one: Schema = {"schema": _ref("Error"), "example": error_example(status)}
+        if status == 503 and what.gives == "Health":
+            one = {"schema": _ref("Health"), "example": NOT_READY}
+        shown["responses"][str(status)] = {"description": means, "content": {"application/json": one}}
+    if what.headers == RANGE:
+        shown["responses"]["206"] = {
+            "description": "The range.",
+            "content": {what.gives: {"schema": {"type": "string"}}},
+        }
     if not what.open:
         shown["security"] = [{"bearer": []}, {"key": []}]
-    if what.query:
+    for place, named in (("query", what.query), ("header", what.headers)):
         shown.setdefault("parameters", []).extend(
-            {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in what.query.items()
+            {"name": name, "in": place, "required": False, "schema": schema} for name, schema in (named or {}).items()
         )
     if what.body is not None:
         content: dict[str, Any] = {"application/json": {"schema": what.body, "example": what.sent}}
@@ -302,8 +455,8 @@ def page(app: FastAPI) -> str:
     """The document as one page of HTML: no script, and nothing from elsewhere."""
     made = document(app)
     parts = [
-        PAGE, escape(made["info"]["summary"]), " The families <code>/openai?api-version=…</code> and <code>/openai/v1</code> "
-        "have the same operations, and an import by URL. <a href='/openapi.json'>openapi.json</a></p><nav>",
+        PAGE, escape(made["info"]["summary"]), " <a href='/openapi.json'>openapi.json</a></p>",
+        *(f"<p>{_words(text)}</p>" for text in DESCRIPTION.split("\n\n")), "<nav>",
     ]  # fmt: skip
     parts += [f"<a href='#{tag}'>{tag}</a>" for tag in TAGS]
     parts.append("</nav>")
@@ -327,6 +480,8 @@ def _section(method: str, path: str, shown: dict[str, Any]) -> str:
     ]  # fmt: skip
     if what.query:
         lines.append("<p>Query: " + ", ".join(f"<code>{name}</code>" for name in what.query) + "</p>")
+    if what.headers:
+        lines.append("<p>Headers: " + ", ".join(f"<code>{name}</code>" for name in what.headers) + "</p>")
     if what.form is not None:
         lines.append("<p>Form: " + ", ".join(f"<code>{name}</code>" for name in what.form["properties"]) + "</p>")
     if what.sent is not None:
