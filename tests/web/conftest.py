@@ -53,10 +53,10 @@ class Served:
         )
         for line in self.process.stdout:
             self.said.append(line)
-            if line.strip().startswith("sgk_"):
-                self.key = line.strip()
             if "ready at " in line:
                 self.url = line.rpartition("ready at ")[2].strip()
+                first = self.state / "first-key"
+                self.key = first.read_text().strip() if first.exists() else self.key
                 # Its log is read all the time: a full pipe would stop it.
                 self.reader = threading.Thread(target=self.said.extend, args=(self.process.stdout,), daemon=True)
                 self.reader.start()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import shlex
 import shutil
@@ -37,23 +39,30 @@ class Terminal:
 
     def __init__(self, script: str, folder: Path) -> None:
         self.said: list[str] = []
+        shown, terminal = pty.openpty()
         self.process = subprocess.Popen(
-            ["bash", "-c", f"exec {script.strip().splitlines()[-1]}"], cwd=folder, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, env=clean() | dict(exports(script)),
+            ["bash", "-c", f"exec {script.strip().splitlines()[-1]}"], cwd=folder, stdin=subprocess.DEVNULL,
+            stdout=terminal, stderr=terminal, env=clean() | dict(exports(script)),
         )  # fmt: skip
-        self.reader = threading.Thread(target=self.said.extend, args=(self.process.stdout,), daemon=True)
+        os.close(terminal)
+        self.reader = threading.Thread(target=self.read, args=(shown,), daemon=True)
         self.reader.start()
         limit = time.monotonic() + 30
         while not any("ready at " in line for line in self.said):
             assert self.process.poll() is None and time.monotonic() < limit, "".join(self.said)
             time.sleep(0.05)
 
+    def read(self, shown: int) -> None:
+        with (
+            open(shown, encoding="utf-8") as lines,
+            contextlib.suppress(OSError),
+        ):  # EIO: nobody has the terminal any more
+            self.said.extend(lines)
+
     def end(self) -> None:
         self.process.terminate()
         self.process.wait(30)
         self.reader.join(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
 
 def exports(script: str) -> list[tuple[str, str]]:

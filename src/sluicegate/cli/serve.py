@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
 from sluicegate.cli.options import Paced, load
+
+FIRST_KEY: Final = "first-key"
+"""The file of the data folder that the first key is written to where standard output is no terminal."""
 
 PLACE = Group.create_ordered("Where it listens")
 
@@ -20,12 +27,19 @@ def serve(
     """Serve the Batch API that queues instead of refusing."""
     from sluicegate.web.serve import serve as keep_up
 
-    keep_up(load(common or Paced()), host=host, port=port, ready=_say_ready)
+    settings = load(common or Paced())
+    keep_up(settings, host=host, port=port, ready=partial(_say_ready, settings.state))
     return 0
 
 
-def _say_ready(url: str, key: str | None) -> None:
-    if key is not None:
+def _say_ready(state: Path, url: str, key: str | None) -> None:
+    if key is not None and not sys.stdout.isatty():
+        # Standard output is a log then, which others read and keep.
+        path = state / FIRST_KEY
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(f"{key}\n")
+        print(f"A first key, of the tenant 'default', is in {path}, for this user's eyes only.")  # noqa: T201
+    elif key is not None:
         print(  # noqa: T201
             f"A first key, of the tenant 'default'. It is shown only now:\n  {key}\nTry it:\n"
             "  from openai import OpenAI\n"
