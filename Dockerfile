@@ -19,6 +19,6 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=5s --start-period=20s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+HEALTHCHECK --interval=15s --timeout=5s --start-period=20s CMD ["python", "-c", "import ssl, sys, urllib.request\nfor scheme in ('http', 'https'):\n    try:\n        sys.exit(urllib.request.urlopen(f'{scheme}://127.0.0.1:8000/readyz', timeout=4, context=ssl._create_unverified_context()).status != 200)\n    except OSError as error:\n        print(error)\nsys.exit(1)"]
 ENTRYPOINT ["sluicegate"]
 CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]

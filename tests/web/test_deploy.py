@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -108,6 +109,43 @@ def test_it_runs_as_nobody_with_only_its_data_folder_writable(
         served.end()
 
 
+def healthy(url: str) -> bool:
+    """What the image's health check says of a gateway."""
+    (words,) = re.findall(r"^HEALTHCHECK .*? CMD (\[.*\])$", DOCKERFILE, re.M)
+    command = [word.replace("127.0.0.1:8000", urlsplit(url).netloc) for word in json.loads(words)]
+    return subprocess.run([sys.executable, *command[1:]], capture_output=True, timeout=60).returncode == 0
+
+
+def test_the_first_key_is_in_a_file_for_its_owner_and_not_in_the_log(provider: Any, tmp_path: Path) -> None:
+    """Once; the next start makes none."""
+    served = Served(provider.url, tmp_path / "state").start()
+    path = tmp_path / "state" / "first-key"
+    try:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert served.client().files.list().data == []
+        assert any(f"is in {path}," in line for line in served.said)
+        assert healthy(served.url)
+    finally:
+        served.end()
+    assert served.key and served.key not in "".join(served.said) and not healthy(served.url)
+    path.unlink()
+    again = Served(provider.url, tmp_path / "state").start()
+    again.end()
+    assert not path.exists() and "first key" not in "".join(again.said)
+
+
+def test_the_commands_of_the_deployment_page_exist() -> None:
+    """For the container and for systemd."""
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    commands = re.findall(r"(?:/bin/|CONTAINER )sluicegate (.*)$", text, re.M)
+    assert len(commands) == 3
+    for command in commands:
+        parsed(shlex.split(command))
+    unit = (ROOT / "deploy" / "sluicegate.service").read_text(encoding="utf-8")
+    for path in re.findall(r"=(?:.* )?(/etc/\S+)$", unit, re.M):
+        assert path in text
+
+
 @pytest.mark.skipif(not shutil.which("openssl"), reason="makes its certificate with openssl")
 def test_it_speaks_https_with_a_certificate_of_its_own(provider: Any, tmp_path: Path) -> None:
     """The official SDK over TLS; plain HTTP gets nothing; a file that is not there is named."""
@@ -124,6 +162,7 @@ def test_it_speaks_https_with_a_certificate_of_its_own(provider: Any, tmp_path: 
         trusting = httpx2.Client(verify=ssl.create_default_context(cafile=str(tmp_path / "cert.pem")))
         with openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.key, http_client=trusting) as client:
             assert client.files.list().data == []
+        assert healthy(served.url)
         with pytest.raises(httpx2.TransportError):
             httpx2.get(served.url.replace("https", "http") + "/healthz")
     finally:
