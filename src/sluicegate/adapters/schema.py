@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-REVISION = "0010"
+REVISION = "0009"
 """The newest migration: a database of this revision needs none."""
 
 metadata = sa.MetaData()
