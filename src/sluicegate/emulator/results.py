@@ -178,13 +178,16 @@ WORDS: Final = (
 )  # fmt: skip
 """Each is one token."""
 
+AROUND: Final = 7
+"""Tokens of a request beside its text: three, three of its one message, one of its role (the cookbook's rule)."""
+
 
 def write_foreign(path: Path, batch: Batch, seed: int) -> None:
     """The input file of somebody else's batch: as many lines as the model says, each of about as many tokens."""
     dice = random.Random(f"{seed}:{batch.id}")
     with path.open("w", encoding="utf-8") as out:
         for number, tokens in enumerate(batch.facts.tokens):
-            text = " ".join(dice.choices(WORDS, k=max(1, tokens - 8)))
+            text = " ".join(dice.choices(WORDS, k=max(1, tokens - AROUND)))
             body = {"model": batch.deployment, "messages": [{"role": "user", "content": text}]}
             line = {"custom_id": f"other-{number}", "method": "POST", "url": batch.endpoint, "body": body}
             out.write(json.dumps(line) + "\n")
