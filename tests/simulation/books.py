@@ -154,6 +154,7 @@ class Books:
                 continue
             if id_ in rows and rows[id_].basis != "content":
                 self.excepted["foreign without content"] += 1
+                others += max(rows[id_].tokens, rows[id_].quarter_chars)
             else:
                 others += batch.charge
         limit, true = self._told(name), self._model.deployments.limit(name)

@@ -45,6 +45,16 @@ def test_requests_as_large_as_a_part_do_not_wait_for_ever() -> None:
     assert play(plan).broken is None
 
 
+@pytest.mark.parametrize("damage", ["corrupt", "truncated"])
+def test_others_count_in_full_though_their_file_arrives_damaged(damage: str) -> None:
+    """A line that could not be read counted nothing, and room was taken that others held (D10)."""
+    plan = Plan(
+        seed=1, inputs=(10,), limit=10_000, late=True, validating_s=4.0, rate=1_000, processes=((0, ()),),
+        faults=(("download", 1, damage),), lines=(), others=((0.0, 1.0, 60.0, True),),
+    )  # fmt: skip
+    assert play(plan).broken is None
+
+
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_a_seed_keeps_every_promise_through_the_real_adapter_and_sdk(seed: int) -> None:
     """The emulator's HTTP surface on an in-memory transport; the trace is the same each time."""

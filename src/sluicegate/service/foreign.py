@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Final
 
+from sluicegate.core.index import Flag
 from sluicegate.core.limits import counts_requests
 from sluicegate.core.report import EventKind
 from sluicegate.core.rows import ForeignRow, scope
@@ -77,7 +78,7 @@ async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: floa
             tokens = quarters = size // 4
             basis = "bytes"
         else:
-            await ctx.blobs.write(key, ctx.backend.download(batch.input_file_id))
+            got = await ctx.blobs.write(key, ctx.backend.download(batch.input_file_id))
             seen = await inspect(
                 [InputSource(name=batch.id, path=ctx.blobs.path(key))],
                 rules=lenient_rules(ctx.backend.dialect, ctx.policy.models), workers=ctx.workers, counter=ctx.counter,
@@ -87,6 +88,13 @@ async def _estimate(ctx: Context, resource: str, batch: ProviderBatch, now: floa
             requests = len(index) if requests else 0
             models = Counter(group.model for group in index.groups)
             deployment = deployment or next(iter(models), None)
+            total = max(batch.requests_total, len(index))
+            lost = total - sum(1 for flags in index.flags if not flags & Flag.BAD)
+            if got != size or lost:
+                # Cut short or damaged on the way: each line that is lost counts as the largest of the others.
+                tokens += lost * max((*index.tokens, USUAL_REQUEST_TOKENS if lost == total else 0))
+                quarters += lost * max((c // 4 for c in index.chars), default=0)
+                basis = "counts"
     except (CallRefused, ProviderRefused):
         usual = await ctx.store.transact(lambda tx: _usual(tx, resource, batch.model))
         tokens = quarters = max(1, batch.requests_total) * usual
