@@ -80,7 +80,7 @@ async def drop_unneeded(ctx: Context, key: str) -> None:
     def write(tx: Tx) -> None:
         needed = (
             bool(tx.find(FileRow, blob=key))
-            or any(batch.input == key for batch in tx.find(ClientBatchRow) if batch.ended_at is None)
+            or bool(tx.find(ClientBatchRow, input=key, ended_at=None))
             or any(batch.input == key for batch in tx.batches())
         )
         if not needed:
