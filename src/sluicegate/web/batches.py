@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from sluicegate.core.line import read as read_line
 from sluicegate.core.rows import scope
 from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus, Dialect
+from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
 from sluicegate.service.desk import Desk, Outlook
 from sluicegate.web.auth import Caller
@@ -366,8 +368,10 @@ async def _answer(request: Request, id_: str) -> tuple[ClientBatchRow, Response]
     batch, content = found
     lately = batch.answered_at is not None and batch.answered_at > gateway.ctx.clock.now() - REPEAT_S
     if lately and batch.key == caller.key:
-        # Whoever made it knows its id: the answer to its create is not lost.
-        await gateway.ctx.store.transact(lambda tx: tx.amend(ClientBatchRow, id_, answered_at=None))
+        # Whoever made it knows its id: the answer to its create is not lost. What can be read is shown also when this
+        # cannot be noted, as on a full disk: the next poll does it.
+        with suppress(StateUnusable):
+            await gateway.ctx.store.transact(lambda tx: tx.amend(ClientBatchRow, id_, answered_at=None))
     return batch, Response(content, media_type="application/json")
 
 
