@@ -26,6 +26,8 @@ from tests.web.conftest import Served
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "examples" / "clients"
+TUTORIAL = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
+TUTORIAL = TUTORIAL.partition("## In ten minutes\n")[2].partition("\n## ")[0]
 BLOCK = re.compile(r"^```(bash|python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -85,34 +87,35 @@ def shows(expected: str, said: str) -> None:
 
 def test_the_tutorial_works_from_top_to_bottom(tmp_path: Path) -> None:
     """Its files are written, its commands run in its order, its promises compared."""
-    text = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
-    text = text.partition("## In ten minutes\n")[2].partition("\n## ")[0]
+    text = TUTORIAL
     for port in ("8000", "8080"):
         text = text.replace(f":{port}", f":{(free := free_port())}").replace(f"--port {port}", f"--port {free}")
     terminals: list[Terminal] = []
-    said, known = "", ""
+    said, key = "", ""
     try:
         for kind, content in BLOCK.findall(text):
             if kind == "python":
-                (tmp_path / content.splitlines()[0].removeprefix("# ").partition(":")[0]).write_text(content)
+                name = content.splitlines()[0].removeprefix("# ")
+                before = text.partition(f"```python\n{content}")[0].rpartition("```")[2]
+                assert f"`{name}`" in before, "it is said how to save it"
+                (tmp_path / name).write_text(content)
             elif kind == "text":
                 shows(content, said)
             elif content.startswith(("# terminal 1", "# terminal 2")):
                 terminals.append(Terminal(content, tmp_path))
                 said = "".join(terminals[-1].said)
-                found = re.search(r"^\s+(sgk_\w+)$", said, re.MULTILINE)
-                known = found[1] if found else known
             else:
+                script = f"{content}\nprintf %s $KEY > key"  # the third terminal is one shell: what it exports stays
                 done = subprocess.run(
-                    ["bash", "-euc", content.replace("export KEY=sgk_…", f"export KEY={known}")], cwd=tmp_path,
-                    env=clean() | {"KEY": known}, capture_output=True, text=True, timeout=120, check=False,
+                    ["bash", "-euc", script], cwd=tmp_path, env=clean() | ({"KEY": key} if key else {}), capture_output=True,
+                    text=True, timeout=120, check=False,
                 )  # fmt: skip
-                said = done.stdout
+                said, key = done.stdout, (tmp_path / "key").read_text()
                 assert done.returncode == 0, done.stdout + done.stderr
     finally:
         for terminal in reversed(terminals):
             terminal.end()
-    assert len(terminals) == 2 and known
+    assert len(terminals) == 2 and key.startswith("sgk_")
 
 
 def test_the_readmes_python_runs(tmp_path: Path, requests_file: Callable[..., Path]) -> None:
@@ -151,10 +154,17 @@ def test_examples_of_clients(gateway: Served, requests_file: Callable[..., Path]
 
 @pytest.mark.slow
 def test_the_node_example(gateway: Served, requests_file: Callable[..., Path], node: Path) -> None:  # noqa: F811
-    """The SDK from npm."""
-    shutil.copy(CLIENTS / "node.mjs", node)
-    command = ["node", "node.mjs", gateway.url, gateway.key, str(requests_file(5))]
-    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=100, check=False)
+    """The SDK from npm, which is installed already, and the commands of the tutorial."""
+    (script,) = re.findall(r"^```sh\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
+    shutil.copy(requests_file(5), node / "requests.jsonl")
+    checkout = node / "sluicegate"
+    checkout.unlink(missing_ok=True)  # the folder is kept from run to run
+    checkout.symlink_to(ROOT)
+    script = script.replace("npm install openai\n", "").replace("http://127.0.0.1:8000", gateway.url)
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=node, env=os.environ | {"KEY": gateway.key}, capture_output=True, text=True,
+        timeout=100, check=False,
+    )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
     check(done.stdout, 5)
