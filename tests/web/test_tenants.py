@@ -88,6 +88,28 @@ def test_an_observer_may_look_but_not_change_and_an_admin_sees_all(
         observer.files.delete(file.id)
 
 
+def test_a_tenants_weight_is_changed_without_another_key(gateway: Served) -> None:
+    """And shown with its keys; a tenant that there is not, or an impossible weight, is refused."""
+    made = keys(gateway, "create", "--tenant", "heavy")
+
+    def weights() -> list[float]:
+        return [row["weight"] for row in keys(gateway, "list") if row["id"] == made["id"]]
+
+    before = weights()
+    assert keys(gateway, "weight", "heavy", "2.5") == {"tenant": "heavy", "weight": 2.5}
+    assert (before, weights()) == ([1.0], [2.5])
+    command = [sys.executable, "-m", "sluicegate", "keys"]
+    shown = subprocess.run(
+        [*command, "list", "--state", str(gateway.state)], capture_output=True, text=True, check=True
+    )
+    assert f"{made['id']}  heavy  weight 2.5  user" in shown.stdout
+    for words, said in ((("nobody", "2"), "there is no tenant nobody"), (("heavy", "0"), "from 0.001 to 1000")):
+        refused = subprocess.run(
+            [*command, "weight", *words, "--state", str(gateway.state)], capture_output=True, text=True, check=False
+        )
+        assert refused.returncode == 2 and said in refused.stderr
+
+
 def test_a_revoked_key_is_refused_and_a_rotated_one_after_its_grace(gateway: Served) -> None:
     """Within the second that a looked-up key is believed."""
     made = keys(gateway, "create", "--tenant", "short")

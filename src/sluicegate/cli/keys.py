@@ -64,12 +64,32 @@ def list_(*, common: Where | None = None) -> int:
         output.print_json(rows)
         return 0
     lines = [
-        f"{row['id']}  {row['tenant']}  {row['role']}  made {date(row['created_at'])}"
+        f"{row['id']}  {row['tenant']}  weight {row['weight']:g}  {row['role']}  made {date(row['created_at'])}"
         + (f"  expires {date(row['expires_at'])}" if row["expires_at"] else "")
         + (f"  revoked {date(row['revoked_at'])}" if row["revoked_at"] else "")
         for row in rows
     ]
     output.print_lines(lines or ["no keys yet"])
+    return 0
+
+
+@app.command(help_epilogue=_epilogue("weight search 3"))
+def weight(
+    tenant: Annotated[str, Parameter(name="TENANT", help="The tenant's name.")],
+    share: Annotated[float, Parameter(name="WEIGHT", help="Its share of the limit relative to others.")],
+    /,
+    *,
+    common: Where | None = None,
+) -> int:
+    """Change a tenant's weight; a running gateway goes by it from the next part on."""
+    from sluicegate.service import keys
+
+    common = common or Where()
+    done = _on(common, lambda store, ids, clock: keys.weigh(store, tenant=tenant, weight=share))
+    if common.json:
+        output.print_json(done)
+    else:
+        output.print_lines([f"{tenant} has the weight {share:g}"])
     return 0
 
 

@@ -44,8 +44,8 @@ async def create(
     """
     if not TENANT.fullmatch(tenant):
         raise UsageError(f"{tenant!r} is no tenant name; use up to 64 letters, digits, dots, dashes and underscores")
-    if weight is not None and not 0.001 <= weight <= 1_000:
-        raise UsageError("a tenant's weight is from 0.001 to 1000")
+    if weight is not None:
+        _check_weight(weight)
     key_id, now = ids.new("key"), clock.now()
     text, digest = make_key(key_id)
 
@@ -63,12 +63,30 @@ async def create(
     return {"id": key_id, "tenant": tenant, "key": text} if await store.transact(write) else None
 
 
+async def weigh(store: Store, *, tenant: str, weight: float) -> dict[str, Any]:
+    """Change a tenant's share of the limit relative to others; it holds from the next part that is cut.
+
+    Raises:
+        UsageError: there is no such tenant, or the weight is impossible.
+    """
+    _check_weight(weight)
+    if not await store.transact(lambda tx: tx.amend(TenantRow, tenant, weight=weight)):
+        raise UsageError(f"there is no tenant {tenant}; `sluicegate keys list` shows all")
+    return {"tenant": tenant, "weight": weight}
+
+
+def _check_weight(weight: float) -> None:
+    if not 0.001 <= weight <= 1_000:
+        raise UsageError("a tenant's weight is from 0.001 to 1000")
+
+
 async def listed(store: Store) -> list[dict[str, Any]]:
-    """All keys, oldest first, without their digests."""
-    rows = await store.transact(lambda tx: tx.find(KeyRow))
+    """All keys, oldest first, with their tenants' weights, without their digests."""
+    rows, tenants = await store.transact(lambda tx: (tx.find(KeyRow), tx.find(TenantRow)))
+    weights = {tenant.id: tenant.weight for tenant in tenants}
     return [
-        {"id": row.id, "tenant": row.tenant, "role": row.role.value, "created_at": row.created_at,
-         "expires_at": row.expires_at, "revoked_at": row.revoked_at}
+        {"id": row.id, "tenant": row.tenant, "weight": weights.get(row.tenant, 1.0), "role": row.role.value,
+         "created_at": row.created_at, "expires_at": row.expires_at, "revoked_at": row.revoked_at}
         for row in rows
     ]  # fmt: skip
 
