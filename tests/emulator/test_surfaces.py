@@ -85,9 +85,13 @@ def test_a_file_in_parts_counts_against_the_quota_of_files(batch_emulator: Runni
 
 @pytest.mark.batch_emulator(uploads_per_minute=2)
 def test_files_in_parts_and_by_url_count_against_the_rate_of_uploads(batch_emulator: RunningEmulator) -> None:
-    """One for each file, however many parts it has."""
+    """One for each file, however many parts it has; a complete that names no parts of the upload makes none."""
     with azure(batch_emulator) as client:
         in_parts(client, line("a"))
+        begun = client.uploads.create(bytes=1, filename="a.jsonl", mime_type="text/jsonl", purpose="batch")
+        for _ in range(3):
+            with pytest.raises(openai.BadRequestError, match="part_ids"):
+                client.uploads.complete(begun.id, part_ids=["part_none"])
         body = {"purpose": "batch", "filename": "a.jsonl", "content_url": "http://127.0.0.1:9/a"}
         assert call(f"{batch_emulator.azure_v1_url}/files/import", "POST", body)[0] == 400
         with pytest.raises(openai.RateLimitError, match="Rate limit reached for file uploads"):

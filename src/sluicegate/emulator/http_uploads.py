@@ -6,6 +6,7 @@ import asyncio
 import base64
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -39,10 +40,15 @@ class Upload:
 
 
 class UploadEndpoints:
-    """Uploads of one account."""
+    """Uploads of one account.
 
-    def __init__(self, provider: Provider) -> None:
+    Args:
+        count: Counts a file that is about to be made; a Problem if there are too many for now.
+    """
+
+    def __init__(self, provider: Provider, count: Callable[[], None]) -> None:
         self._provider = provider
+        self._count = count
         self._uploads: dict[str, Upload] = {}
 
     async def create(self, request: Request) -> Response:
@@ -99,6 +105,7 @@ class UploadEndpoints:
             raise Problem(
                 400, "invalid_value", "part_ids has to name parts of this upload, each once.", param="part_ids"
             )
+        self._count()
         check_kept(request, self._provider, upload.purpose, upload.seconds)
         file_id, path = self._provider.new_path()
         await asyncio.to_thread(_join, [upload.parts[one] for one in wanted], path)

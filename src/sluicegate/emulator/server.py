@@ -70,7 +70,7 @@ class Emulator:
             await emulator.provider.close()
 
     def _routes(self) -> list[BaseRoute]:
-        files, uploads = FileEndpoints(self.provider), UploadEndpoints(self.provider)
+        files, uploads = FileEndpoints(self.provider), UploadEndpoints(self.provider, self._count_upload)
         batches, calls_at_once = BatchEndpoints(self.provider), SynchronousEndpoints(self.provider)
         # (verb, path, handler, the name by which faults know it)
         calls: list[tuple[str, str, Handler, str | None]] = [
@@ -121,8 +121,8 @@ class Emulator:
             raise Problem(404, "404", "Resource not found")
         auth.check(request, surface, provider.account, provider.now())
         self._count(self._calls, "requests")
-        if on == "upload" and not request.url.path.endswith("/parts"):  # a part is no file yet
-            self._count(self._uploads, "file uploads")
+        if on == "upload" and request.url.path.endswith(("/files", "/files/import")):
+            self._count_upload()
         fault = None
         if on is not None and request.method != "HEAD":
             fault = provider.model.faults.hit(on, now=provider.now())
@@ -138,6 +138,9 @@ class Emulator:
             raise Problem(status, code, message, after=1.0 if status in (429, 503) else None)
         answer = await handler(request)
         return Hangup() if fault.kind == "lost" else answer
+
+    def _count_upload(self) -> None:
+        self._count(self._uploads, "file uploads")
 
     def _count(self, window: Window, what: str) -> None:
         now = self.provider.now()
