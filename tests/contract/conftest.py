@@ -50,7 +50,7 @@ def targets() -> Iterator[Callable[[str], Target]]:
             if GIVEN is not None:
                 return GIVEN
             if dialect not in made:
-                fields = {"dialect": dialect, "deployments": DEPLOYMENTS, **QUICK}
+                fields = {"dialect": dialect, "deployments": DEPLOYMENTS, "keys": ["any"], **QUICK}
                 provider = stack.enter_context(local_emulator(**fields))
                 made[dialect] = Target(url=provider.url, dialect=dialect)
             return made[dialect]

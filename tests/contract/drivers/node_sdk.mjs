@@ -7,10 +7,11 @@ import OpenAI, { AzureOpenAI, toFile } from "openai";
 
 const [surface, url, key, model, apiVersion] = process.argv.slice(2);
 const lineUrl = surface === "azure" ? "/chat/completions" : "/v1/chat/completions";
-const client =
+const clientOf = (apiKey) =>
   surface === "azure"
-    ? new AzureOpenAI({ endpoint: url, apiKey: key, apiVersion, maxRetries: 0 })
-    : new OpenAI({ baseURL: url + (surface === "azure-v1" ? "/openai/v1/" : "/v1"), apiKey: key, maxRetries: 0 });
+    ? new AzureOpenAI({ endpoint: url, apiKey, apiVersion, maxRetries: 0 })
+    : new OpenAI({ baseURL: url + (surface === "azure-v1" ? "/openai/v1/" : "/v1"), apiKey, maxRetries: 0 });
+const client = clientOf(key);
 
 const line = (customId) =>
   JSON.stringify({
@@ -47,6 +48,18 @@ seen.processed = (await client.files.waitForProcessing(uploaded.id, { pollInterv
 seen.retrieved = (await client.files.retrieve(uploaded.id)).id === uploaded.id;
 seen.listed = (await idsOf(client.files.list())).includes(uploaded.id);
 seen.same_content = (await (await client.files.content(uploaded.id)).text()) === content;
+let streamed = "";
+const decoder = new TextDecoder();
+for await (const chunk of (await client.files.content(uploaded.id)).body) {
+  streamed += decoder.decode(chunk, { stream: true });
+}
+seen.streamed_content = streamed === content;
+if (surface === "openai") {
+  const later = await client.files.create({ file: await toFile(Buffer.from(content), "later.jsonl"), purpose: "batch" });
+  const oldest = await idsOf(client.files.list({ order: "asc" }));
+  seen.ascending = oldest.indexOf(uploaded.id) < oldest.indexOf(later.id);
+}
+seen.wrong_key = await refused(() => clientOf("wrong-key").files.retrieve(uploaded.id));
 seen.unknown_file = await refused(() => client.files.retrieve("file-none"));
 
 const made = await client.batches.create({
@@ -72,6 +85,14 @@ const newer = await client.batches.create({
 });
 const listed = await idsOf(client.batches.list({ limit: 1 }));
 seen.pages = [listed.indexOf(newer.id) < listed.indexOf(made.id), new Set(listed).size === listed.length];
+seen.bad_request = await refused(() =>
+  client.batches.create({
+    input_file_id: uploaded.id,
+    endpoint: "/v1/chat/completions",
+    completion_window: "24h",
+    metadata: Object.fromEntries([...Array(17).keys()].map((i) => [`k${i}`, "v"])),
+  }),
+);
 seen.unknown_batch = await refused(() => client.batches.retrieve("batch_none"));
 seen.cancel_ended = await refused(() => client.batches.cancel(made.id));
 seen.raw = (await client.batches.retrieve(made.id).asResponse()).headers.get("content-type");

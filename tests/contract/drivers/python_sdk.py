@@ -4,6 +4,7 @@ Arguments: surface (openai, azure, azure-v1), address, key, model, api-version. 
 environments of their own and compares. A version that has no Uploads API, for instance, says so under ``lacks``.
 """
 
+import asyncio
 import io
 import json
 import sys
@@ -27,6 +28,11 @@ def line(custom_id):
     return (json.dumps(whole) + "\n").encode()
 
 
+def streamed(client, file_id):
+    with client.files.with_streaming_response.content(file_id) as answer:
+        return b"".join(answer.iter_bytes(16))
+
+
 def refused(call):
     try:
         call()
@@ -48,9 +54,17 @@ def main():
     seen["retrieved"] = client.files.retrieve(uploaded.id).id == uploaded.id
     seen["listed"] = uploaded.id in [one.id for one in client.files.list()]
     seen["same_content"] = client.files.content(uploaded.id).read() == content
+    seen["streamed_content"] = streamed(client, uploaded.id) == content
+    if surface == "openai":
+        later = client.files.create(file=("later.jsonl", io.BytesIO(content)), purpose="batch")
+        oldest = [one.id for one in client.files.list(extra_query={"order": "asc"})]
+        seen["ascending"] = oldest.index(uploaded.id) < oldest.index(later.id)
+    stranger = client.with_options(api_key="wrong-key")
+    seen["wrong_key"] = refused(lambda: stranger.files.retrieve(uploaded.id))
     seen["unknown_file"] = refused(lambda: client.files.retrieve("file-none"))
     if hasattr(client, "batches"):
         batches(client, uploaded.id, seen, lacks)
+        seen["async"] = asyncio.run(asynchronously(content))
     else:
         lacks.append("batches")
     if hasattr(client, "uploads"):
@@ -84,9 +98,39 @@ def batches(client, file_id, seen, lacks):
         seen["pages"] = [listed.index(newer.id) < listed.index(made.id), len(set(listed)) == len(listed)]
     else:
         lacks.append("list")
+    many = {f"k{i}": "v" for i in range(17)}
+    seen["bad_request"] = refused(
+        lambda: client.batches.create(
+            input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata=many
+        )
+    )
     seen["unknown_batch"] = refused(lambda: client.batches.retrieve("batch_none"))
     seen["cancel_ended"] = refused(lambda: client.batches.cancel(made.id))
     seen["raw"] = client.batches.with_raw_response.retrieve(made.id).headers["content-type"]
+
+
+async def asynchronously(content):
+    """The asynchronous half: a whole batch, its output streamed, a call that is refused."""
+    async with make_client(openai.AsyncOpenAI, openai.AsyncAzureOpenAI, max_retries=0) as client:
+        uploaded = await client.files.create(file=("in.jsonl", io.BytesIO(content)), purpose="batch")
+        await client.files.wait_for_processing(uploaded.id, poll_interval=0.05)
+        batch = await client.batches.create(
+            input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        for _ in range(600):
+            if batch.status in ("completed", "failed", "expired", "cancelled"):
+                break
+            await asyncio.sleep(0.05)
+            batch = await client.batches.retrieve(batch.id)
+        async with client.files.with_streaming_response.content(batch.output_file_id) as answer:
+            output = b"".join([chunk async for chunk in answer.iter_bytes(16)])
+        listed = [one.id async for one in client.files.list()]
+        try:
+            await client.batches.cancel(batch.id)
+        except openai.ConflictError as error:
+            refusal = error.status_code
+        deleted = await client.files.delete(uploaded.id)
+        return [batch.status, len(output.splitlines()), uploaded.id in listed, refusal, deleted.deleted]
 
 
 def uploads(client, content, seen):
