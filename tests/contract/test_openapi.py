@@ -37,6 +37,8 @@ OTHERWISE: Final = {
     "GET /files": "the document bounds neither limit (1 to 10,000) nor after (an item of the list)",
     "GET /batches": "the document bounds neither limit (1 to 100) nor after (an item of the list)",
     "POST /files": "an input file is named .jsonl, an expiry has its bounds (F§5.3, F§1.9)",
+    "POST /batches": "input_file_id is that of a file",
+    "POST /uploads/{upload_id}/parts": "parts have no more bytes than the upload was begun for",
     "POST /uploads": "bytes, expiry and the name of an input file have bounds that the document does not give",
     "POST /uploads/{upload_id}/complete": "part_ids are those of this upload",
     "POST /uploads/{upload_id}/cancel": "an upload is cancelled once",
@@ -73,6 +75,8 @@ def _probe(operation: Any, surface: Surface, examples: int) -> set[int]:
             case.path_parameters.update({name: ids[name] for name in case.path_parameters})
             if isinstance(case.body, dict) and isinstance(case.body.get("input_file_id"), str):
                 case.body["input_file_id"] = ids["file_id"]
+            if isinstance(case.body, dict) and operation.label == "POST /files" and "purpose" in case.body:
+                case.body["purpose"] = "batch"
         answer = case.call_and_validate(
             base_url=f"{target.url}/v1", headers={"authorization": f"Bearer {target.key}"}, checks=checks, timeout=30
         )
