@@ -37,7 +37,7 @@ class Target:
     model: str = "gpt-4.1"
     api_version: str = "2024-10-21"
     poll_s: float = 0.01
-    patience_s: float = 30.0
+    patience_s: float = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
