@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.workers import ThreadWorkers
+from sluicegate.answers import Answers, is_ending, loop_in_thread
 from sluicegate.core.forecast import when
 from sluicegate.core.prices import cost
 from sluicegate.core.report import Event, Progress, QuotaRow, RunResult
@@ -79,90 +81,77 @@ def quota(*, refresh: bool = True, **options: Any) -> list[QuotaRow]:
 
 
 def submit(requests: Iterable[dict[str, Any]], **options: Any) -> Iterator[dict[str, Any]]:
-    """Answer requests from an iterable, and yield result lines in their order, without files of one's own.
+    """Answer requests from an iterable, and yield result lines in their order while later ones are still under way.
+
+    The run is driven by a thread of its own. Whoever stops iterating stops it as Ctrl-C does: what is at the provider
+    goes on there, and the same requests go on where they were.
 
     Args:
-        requests: Objects of the Batch API's input format: ``custom_id``, ``method``, ``url``, ``body``.
-        options: As for :func:`run`.
+        requests: Objects of the Batch API's input format: ``custom_id``, ``method``, ``url``, ``body``. All are read
+            before the first is sent.
+        options: As for :func:`run`; ``on_event`` and ``on_progress`` are called in the run's thread.
 
     Yields:
         Result lines, and error lines where a request failed: each has ``custom_id``, ``response`` and ``error``.
     """
-    with tempfile.TemporaryDirectory(prefix="sluicegate-") as folder:
-        source = write_requests(requests, Path(folder))
-        result = run(source, output=Path(folder) / "results.jsonl", errors=Path(folder) / "errors.jsonl", **options)
-        yield from _in_order(source, result)
-
-
-async def submit_async(requests: Iterable[dict[str, Any]], **options: Any) -> AsyncIterator[dict[str, Any]]:
-    """:func:`submit` on the running event loop; results are yielded while later requests are still under way."""
-    own = {key: options.pop(key) for key in RUN_OPTIONS & options.keys()}
-    with tempfile.TemporaryDirectory(prefix="sluicegate-") as folder:
-        source = write_requests(requests, Path(folder))
-        out, err = Path(folder) / "results.jsonl", Path(folder) / "errors.jsonl"
-        stop = asyncio.Event()
-        task = asyncio.ensure_future(
-            run_async(source, settings=settings_of(options), output=out, errors=err, stop=stop, **own)
-        )
-        try:
-            async for line in _as_they_come(source, out, err, task):
-                yield line
-            await task
-        finally:
-            stop.set()
-            with suppress(BaseException):
-                await task
-
-
-async def _as_they_come(
-    source: Path, out: Path, err: Path, task: asyncio.Task[RunResult]
-) -> AsyncIterator[dict[str, Any]]:
-    """Lines of the growing partial files, in the order of the requests."""
-    wanted = [json.loads(line)["custom_id"] for line in source.read_text(encoding="utf-8").splitlines()]
-    ready: dict[str, dict[str, Any]] = {}
-    offsets = {out: 0, err: 0}
-    position = 0
-    while position < len(wanted):
-        finished = task.done()
-        for path in (out, err):
-            for candidate in (path, Path(f"{path}.partial")):
-                if candidate.exists():
-                    lines, offsets[path] = _new_lines(candidate, offsets[path])
-                    ready |= {line["custom_id"]: line for line in lines}
-                    break
-        while position < len(wanted) and wanted[position] in ready:
-            yield ready.pop(wanted[position])
-            position += 1
-        if finished and position < len(wanted):
-            await task  # raises what ended it early
+    start = _starter(options)
+    _refuse_loop()
+    with tempfile.TemporaryDirectory(prefix="sluicegate-") as name:
+        folder = Path(name)
+        with (folder / REQUESTS).open("w", encoding="utf-8") as out:
+            out.writelines(map(_request_line, requests))
+        if not (folder / REQUESTS).stat().st_size:
             return
-        if position < len(wanted):
-            await asyncio.sleep(0.2)
+        with loop_in_thread() as call:
+            answers = call(_answers(folder, start))
+            try:
+                while lines := call(answers.more()):
+                    yield from lines
+            finally:
+                if not is_ending():
+                    call(answers.close())
 
 
-def _new_lines(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    with path.open("rb") as file:
-        file.seek(offset)
-        text = file.read()
-    whole = text[: text.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.split(b"\n") if line], offset + len(whole)
+async def submit_async(
+    requests: Iterable[dict[str, Any]] | AsyncIterable[dict[str, Any]], **options: Any
+) -> AsyncIterator[dict[str, Any]]:
+    """:func:`submit` on the running event loop, from an iterable or an asynchronous one."""
+    start = _starter(options)
+    with tempfile.TemporaryDirectory(prefix="sluicegate-") as name:
+        folder = Path(name)
+        with (folder / REQUESTS).open("w", encoding="utf-8") as out:
+            if isinstance(requests, AsyncIterable):
+                async for request in requests:
+                    out.write(_request_line(request))
+            else:
+                out.writelines(map(_request_line, requests))
+        if not (folder / REQUESTS).stat().st_size:
+            return
+        answers = await _answers(folder, start)
+        try:
+            while lines := await answers.more():
+                for line in lines:
+                    yield line
+        finally:
+            await answers.close()
 
 
-def _in_order(source: Path, result: RunResult) -> Iterator[dict[str, Any]]:
-    outputs = _new_lines(Path(result.outputs[0]), 0)[0]
-    failures = _new_lines(Path(result.errors[0]), 0)[0] if result.errors[0] else []
-    lines = {line["custom_id"]: line for line in (*outputs, *failures)}
-    for line in source.read_text(encoding="utf-8").splitlines():
-        yield lines[json.loads(line)["custom_id"]]
+REQUESTS: Final = "requests.jsonl"
+"""What is handed in, as a file for as long as it takes."""
 
 
-def write_requests(requests: Iterable[dict[str, Any]], folder: Path) -> Path:
-    """A JSONL file of ``requests`` in ``folder``."""
-    path = folder / "requests.jsonl"
-    with path.open("w", encoding="utf-8") as out:
-        for request in requests:
-            out.write(json.dumps(request, ensure_ascii=True) + "\n")
-    return path
+def _request_line(request: dict[str, Any]) -> str:
+    return json.dumps(request, ensure_ascii=True) + "\n"
+
+
+def _starter(options: dict[str, Any]) -> Callable[..., Coroutine[Any, Any, RunResult]]:
+    own = {key: options.pop(key) for key in RUN_OPTIONS & options.keys()}
+    return partial(run_async, settings=settings_of(options), **own)
+
+
+async def _answers(folder: Path, start: Callable[..., Coroutine[Any, Any, RunResult]]) -> Answers:
+    output, errors = folder / "results.jsonl", folder / "errors.jsonl"
+    return Answers(output, errors, partial(start, str(folder / REQUESTS), output=output, errors=errors))
 
 
 def settings_of(options: dict[str, Any]) -> Settings:
@@ -178,11 +167,17 @@ def settings_of(options: dict[str, Any]) -> Settings:
 
 def _now(work: Coroutine[Any, Any, T]) -> T:
     try:
+        _refuse_loop()
+    except UsageError:
+        work.close()
+        raise
+    return asyncio.run(work)
+
+
+def _refuse_loop() -> None:
+    with suppress(RuntimeError):
         asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    work.close()
-    raise UsageError("this thread runs an event loop; use the _async function of the same name")
+        raise UsageError("this thread runs an event loop; use the _async function of the same name")
 
 
 def _names(inputs: Inputs) -> tuple[str, ...]:
@@ -208,13 +203,15 @@ async def run_async(
     skip_bad: bool = False, adopt: bool = False, new: bool = False, on_event: Callable[[Event], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None, on_check: Callable[[int, int], None] | None = None,
     on_report: Callable[[dict[str, Any]], None] | None = None, stop: asyncio.Event | None = None,
-    backend: Backend | None = None, checkers: Workers | None = None,
+    on_written: Callable[[bytes], None] | None = None, backend: Backend | None = None, checkers: Workers | None = None,
 ) -> RunResult:  # fmt: skip
     """:func:`run` on the running event loop.
 
     Args:
         on_check: Called with (bytes checked, bytes in all). ``on_report``: called with the check's report before the
             first upload. ``stop``: when set, no new parts are cut and Interrupted is raised.
+        on_written: Called with a byte for each further request whose line stands in a result file (0) or an error file
+            (1), in input order.
         backend: Another provider behind the same port, for tests.
         checkers: What counts in the check, closed when it is done; see :func:`check_async`.
     """
@@ -237,7 +234,7 @@ async def run_async(
                 ctx.lock.release(lock_name(known.id))
         return await runs.perform(
             ctx, row, ways=runs.Ways(adopt=adopt, new=new), stop=stop or asyncio.Event(), show=on_progress,
-            started_at=started_at, resumed=known is not None,
+            started_at=started_at, resumed=known is not None, written=on_written,
         )  # fmt: skip
 
 

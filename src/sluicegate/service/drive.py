@@ -87,11 +87,14 @@ class Driver:
         started_at: When the person started it, Unix seconds.
         show: Called every ``show_s`` seconds or so with where the run stands.
         stop: Set by the person's Ctrl-C: no new parts.
+        written: Called with a byte for each further request, in input order, once its line stands in a file that grows:
+            0 with the results, 1 with the errors.
     """
 
     def __init__(
         self, ctx: Context, run: RunRow, *, sight: watcher.Sight, stop: asyncio.Event,
         show: Callable[[Progress], None] | None, started_at: float, show_s: float = SHOW_S,
+        written: Callable[[bytes], None] | None = None,
     ) -> None:  # fmt: skip
         self._ctx = ctx
         self._run_id = run.id
@@ -99,6 +102,7 @@ class Driver:
         self._sight = sight
         self._stop = stop
         self._show, self._show_s = show, show_s
+        self._written, self._told = written, 0
         self._started_at = started_at
         self._state = _State()
         self._lanes = asyncio.Semaphore(LANES)
@@ -385,6 +389,9 @@ class Driver:
     async def _write(self) -> None:
         while moved := await self._ctx.workers.blocking(self._joiner.advance):
             await self._ctx.store.transact(lambda tx, m=moved: output.record(tx, m))  # type: ignore[misc]
+        if self._written is not None and (failed := self._joiner.failed_from(self._told)):
+            self._told += len(failed)
+            self._written(failed)
 
     async def _report(self, live: frozenset[str], *, at_once: bool = False) -> None:
         now = self._ctx.clock.now()

@@ -133,6 +133,11 @@ class Joiner:
         """True once every request of every input is written."""
         return all(batch.written == batch.requests for batch in self.batches)
 
+    def failed_from(self, ordinal: int) -> bytes:
+        """For each request from ``ordinal`` to the first that is not written: 1 if it is in an error file, else 0."""
+        open_still = (batch.first + batch.written for batch in self.batches if batch.written < batch.requests)
+        return self._place.failed[ordinal : next(open_still, self._work.run.requests)].tobytes()
+
     def _write(self, batch: BatchRow) -> BatchRow:
         place = self._place
         counts = {0: 0, 1: 0}

@@ -38,11 +38,13 @@ class Ways:
 async def perform(
     ctx: Context, run: RunRow, *, ways: Ways, stop: asyncio.Event, show: Callable[[Progress], None] | None,
     started_at: float, resumed: bool, show_s: float = SHOW_S, sight: watcher.Sight | None = None,
+    written: Callable[[bytes], None] | None = None,
 ) -> RunResult:  # fmt: skip
     """Drive ``run``, or follow the process that does, until every request is settled.
 
     Args:
         sight: What this process has seen of the provider's list, where it drives several runs.
+        written: As the driver's.
 
     Raises:
         Interrupted, ProviderRefused, CostLimitExceeded: as :meth:`Driver.run`; Interrupted also when a follower is stopped.
@@ -73,7 +75,7 @@ async def perform(
                 run=run.id, requests=run.requests, tokens=run.tokens, resumed=resumed,
             )  # fmt: skip
             await Driver(ctx, fresh, sight=sight or watcher.Sight(), stop=stop, show=show, started_at=started_at,
-                         show_s=show_s).run()  # fmt: skip
+                         show_s=show_s, written=written).run()  # fmt: skip
         return await result(ctx, run.id, started_at)
     finally:
         ctx.lock.release(lock_name(run.id))

@@ -1,0 +1,111 @@
+"""The library against the emulator: the promises of docs/python.md."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sluicegate
+from sluicegate.testing import RunningEmulator, emulator
+
+FAST: dict[str, Any] = {"limit": "20K", "rate": 40000, "validating": "0.2s", "start": "0.1s", "finalizing": "0.1s"}
+
+
+@pytest.fixture
+def provider() -> Iterator[RunningEmulator]:
+    with emulator(**FAST) as running:
+        yield running
+
+
+def request(custom_id: Any, words: int = 20) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "and " * words}]
+    return {
+        "custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions",
+        "body": {"model": "gpt-4.1-batch", "messages": messages},
+    }  # fmt: skip
+
+
+def options(provider: RunningEmulator, folder: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "base_url": provider.openai_url, "api_key": "any", "state": str(folder / "state"), "poll": "0.2s",
+        "limit": "20K", **more,
+    }  # fmt: skip
+
+
+def outcomes(lines: list[dict[str, Any]]) -> list[tuple[Any, str]]:
+    return [(line["custom_id"], line["error"]["code"] if line["error"] else "answered") for line in lines]
+
+
+BAD = [request("d0"), request("d1"), request("d0"), request("d1"), {"method": "POST"}, request("e")]
+WHAT_BECOMES_OF_BAD = [
+    ("d0", "answered"), ("d1", "answered"), ("d0", "duplicate_custom_id"), ("d1", "duplicate_custom_id"),
+    (None, "missing_required_parameter"), ("e", "answered"),
+]  # fmt: skip
+
+
+def test_each_request_gets_its_own_line_though_ids_repeat_or_are_missing(
+    provider: RunningEmulator, tmp_path: Path
+) -> None:
+    """A request is told by its place, so an answer is never lost behind another's error."""
+    lines = list(sluicegate.submit(BAD, skip_bad=True, **options(provider, tmp_path)))
+
+    assert outcomes(lines) == WHAT_BECOMES_OF_BAD
+
+
+async def test_requests_come_from_an_asynchronous_iterator_and_all_lines_go_back(
+    provider: RunningEmulator, tmp_path: Path
+) -> None:
+    """The asynchronous form gives the same lines, and does not end early."""
+
+    async def requests() -> AsyncIterator[dict[str, Any]]:
+        for one in BAD:
+            yield one
+
+    lines = [line async for line in sluicegate.submit_async(requests(), skip_bad=True, **options(provider, tmp_path))]
+    assert outcomes(lines) == WHAT_BECOMES_OF_BAD
+
+
+def test_results_come_while_later_requests_are_under_way_and_a_stop_loses_nothing(
+    provider: RunningEmulator, tmp_path: Path
+) -> None:
+    """The second batch hangs: the first one's answers are there all the same; closing leaves no thread behind."""
+    requests = [request(f"r{i}", 300) for i in range(100)]
+    provider.fault("batch", "stuck_in_progress", nth=2, times=1)
+    threads = set(threading.enumerate())
+    results = sluicegate.submit(requests, **options(provider, tmp_path))
+    assert next(results)["custom_id"] == "r0"
+    results.close()  # type: ignore[attr-defined]
+    assert set(threading.enumerate()) <= threads
+
+    lines = list(sluicegate.submit(requests, **options(provider, tmp_path, stuck_in_progress="0.5s")))
+    assert [line["custom_id"] for line in lines] == [f"r{i}" for i in range(100)]
+    assert provider.report()["executed_again"] == 0
+
+
+def test_no_requests_give_no_lines(tmp_path: Path) -> None:
+    """Nothing is asked of anybody."""
+    nowhere = RunningEmulator(url="http://127.0.0.1:9")
+
+    assert list(sluicegate.submit([], **options(nowhere, tmp_path))) == []
+
+
+def test_a_program_that_dies_while_results_come_does_not_hang(provider: RunningEmulator, tmp_path: Path) -> None:
+    """Its exception ends it, though nobody has closed the iterator; the same requests go on afterwards."""
+    requests = [request(f"r{i}", 300) for i in range(100)]
+    provider.fault("batch", "stuck_in_progress", nth=2, times=1)
+    program = f"""
+import sluicegate
+for line in sluicegate.submit({requests!r}, **{options(provider, tmp_path)!r}):
+    raise SystemError(line["custom_id"])
+"""
+    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "SystemError: r0" in done.stderr
+
+    lines = list(sluicegate.submit(requests, **options(provider, tmp_path, stuck_in_progress="0.5s")))
+    assert [line["custom_id"] for line in lines] == [f"r{i}" for i in range(100)]
+    assert provider.report()["executed_again"] == 0
