@@ -398,6 +398,20 @@ def test_a_fresh_data_folder_does_not_pay_again_for_what_is_at_the_provider(
     assert provider.report()["batches"] == batches
 
 
+def test_what_was_cleaned_cannot_be_adopted_and_is_not_paid_for_again(
+    provider: RunningEmulator, requests: Path
+) -> None:
+    """Once the first folder has deleted its files, nobody can tell which requests were answered: only --new pays again."""
+    run(provider, requests)
+    batches = provider.report()["batches"]
+    fresh = ("--state", str(requests.parent / "fresh"), "-o", str(requests.with_name("again.jsonl")))
+
+    for _ in range(2):
+        code, output = run(provider, requests, *fresh, "--adopt")
+        assert code == 2 and "--new" in output, output
+        assert provider.report()["batches"] == batches
+
+
 def test_without_a_network_it_says_so_and_goes_on_when_asked_again(provider: RunningEmulator, requests: Path) -> None:
     """Nothing is lost while the provider does not answer; Ctrl-C is exit 4."""
     nowhere = RunningEmulator(url="http://127.0.0.1:9")

@@ -15,7 +15,7 @@ from sluicegate.core.report import EventKind
 from sluicegate.core.rows import PartRow, RunRow, scope
 from sluicegate.core.types import ProviderBatch
 from sluicegate.core.waiting import Spans
-from sluicegate.errors import CallRefused
+from sluicegate.errors import CallRefused, UsageError
 from sluicegate.ports import Tx
 from sluicegate.service import scheduler
 from sluicegate.service.collector import wire_hash
@@ -32,13 +32,22 @@ async def adopt(ctx: Context, run: RunRow, batches: list[ProviderBatch]) -> None
     """Make parts of ``batches``, newest first: a request that went twice went again because the older one failed.
 
     All in one transaction: a run that has some parts has met the others' (``runs.perform``), so a half would pay for the rest.
+
+    Raises:
+        UsageError: a batch has answers, or may get some, and no file is left that says to which requests.
     """
     rows = await ctx.store.transact(lambda tx: tx.batches(run.id))
     work = await ctx.workers.blocking(load, run, rows, ctx.blobs)
     by_hash = {wire_hash(work, position): position for position in range(run.requests)}
     found: list[tuple[ProviderBatch, Spans]] = []
     for batch in sorted(batches, key=lambda b: b.created_at or 0.0, reverse=True):
-        found.append((batch, Spans.of(by_hash[h] for h in await _ids_in(ctx, batch) if h in by_hash)))
+        ids = await _ids_in(ctx, batch)
+        if len(ids) < _answers_at_least(batch):
+            raise UsageError(
+                f"{batch.id} has answers to the very same inputs, but its files are deleted, so they cannot be adopted: "
+                "the results are with the data folder that ran it (--state). --new pays for the work again"
+            )
+        found.append((batch, Spans.of(by_hash[h] for h in ids if h in by_hash)))
     for name in dict.fromkeys(map(work.deployment_of, range(len(work.groups)))):
         await ensure_deployment(ctx, run.resource, name)
     record = Record(ctx.clock.now(), run.id)
@@ -53,6 +62,11 @@ async def adopt(ctx: Context, run: RunRow, batches: list[ProviderBatch]) -> None
 
     await ctx.store.transact(write)
     record.tell(ctx)
+
+
+def _answers_at_least(batch: ProviderBatch) -> int:
+    """To how many requests a batch has answers, or at least one while it may get some."""
+    return batch.requests_completed or (0 if batch.status.terminal else 1)
 
 
 async def _ids_in(ctx: Context, batch: ProviderBatch) -> array[int]:

@@ -48,7 +48,7 @@ async def perform(
 
     Raises:
         Interrupted, ProviderRefused, CostLimitExceeded: as :meth:`Driver.run`; Interrupted also when a follower is stopped.
-        UsageError: the provider has batches of the same inputs that this data folder does not know.
+        UsageError: the provider has batches of the same inputs that this data folder does not know, or cannot adopt.
     """
     followed = False
     while not ctx.lock.acquire(lock_name(run.id)):
@@ -140,7 +140,11 @@ async def _meet_others(ctx: Context, run: RunRow, ways: Ways) -> None:
             f"({strangers[0].id} …). Use --adopt to collect them, --new to pay for the work again, or --state with the "
             "folder that they were submitted from"
         )
-    await adopt(ctx, run, strangers)
+    try:
+        await adopt(ctx, run, strangers)
+    except UsageError:
+        await ctx.store.transact(lambda tx: tx.delete_run(run.id))
+        raise
 
 
 async def result(ctx: Context, run_id: str, started_at: float) -> RunResult:
