@@ -33,6 +33,7 @@ from sluicegate.service.context import Context
 from sluicegate.service.drive import ensure_deployment, lock_name
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect, open_plain
 from sluicegate.service.prune import prune
+from sluicegate.service.retention import drop_old_litter
 from sluicegate.settings import Settings
 from sluicegate.wiring import context
 
@@ -223,19 +224,17 @@ async def run_async(
     async with context(settings, listen=on_event, backend=backend) as ctx:
         started_at = ctx.clock.now()
         copied = await prepare.copy_inputs(ctx, request, on_check)
-        digest = prepare.digest_of(copied)
-        known = await prepare.known_run(ctx, request, digest)
-        if known is None:
-            row = await _checked_in(ctx, request, copied, digest, settings, on_check, on_report, checkers)
-        else:
-            row = known
-            if ctx.lock.acquire(lock_name(known.id)):
-                row = await prepare.resume(ctx, request, known)
-                ctx.lock.release(lock_name(known.id))
-        return await runs.perform(
-            ctx, row, ways=runs.Ways(adopt=adopt, new=new), stop=stop or asyncio.Event(), show=on_progress,
-            started_at=started_at, resumed=known is not None, written=on_written,
-        )  # fmt: skip
+        try:
+            digest = prepare.digest_of(copied)
+            known = await prepare.known_run(ctx, request, digest)
+            row = known or await _checked_in(ctx, request, copied, digest, settings, on_check, on_report, checkers)
+            return await runs.perform(
+                ctx, row, ways=runs.Ways(adopt=adopt, new=new), stop=stop or asyncio.Event(), show=on_progress,
+                started_at=started_at, resumed=known is not None, written=on_written,
+                take_up=partial(prepare.take_up, ctx, request, copied),
+            )  # fmt: skip
+        finally:
+            prepare.drop_copies(copied)
 
 
 async def _checked_in(
@@ -440,6 +439,7 @@ async def cancel_run_async(inputs: Inputs, *, settings: Settings) -> dict[str, A
     request = prepare.Request(inputs=_names(inputs))
     async with context(settings) as ctx:
         copied = await prepare.copy_inputs(ctx, request, None)
+        prepare.drop_copies(copied)
         known = await prepare.known_run(ctx, request, prepare.digest_of(copied))
         if known is None:
             raise UsageError(f"no run of {', '.join(request.inputs)} is known, so there is nothing to cancel")
@@ -449,4 +449,6 @@ async def cancel_run_async(inputs: Inputs, *, settings: Settings) -> dict[str, A
 async def prune_async(*, settings: Settings, keep_days: float, dry_run: bool) -> dict[str, Any]:
     """Remove what runs that finished more than ``keep_days`` ago keep in the data folder and at the provider."""
     async with context(settings) as ctx:
-        return await prune(ctx, keep_s=keep_days * 86_400, dry_run=dry_run)
+        done = await prune(ctx, keep_s=keep_days * 86_400, dry_run=dry_run)
+        done["bytes"] += await drop_old_litter(ctx, dry_run=dry_run)
+        return done

@@ -180,7 +180,7 @@ class Settings(GatewaySettings):
         unit="duration", shown="they are deleted when they are no longer needed", gt=0,
     )  # fmt: skip
     keep_provider_files: bool = setting(
-        False, "Keep input and result files at the provider; `sluicegate prune` removes them.",
+        False, "Keep input and result files at the provider until `sluicegate prune`; they count as files there.",
         section="Parts and files",
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from sluicegate.cli import output
 from sluicegate.cli.options import Where, flag, load
-from sluicegate.cli.words import size, some
+from sluicegate.cli.words import safe, size, some
 from sluicegate.errors import UsageError
 
 PRUNE = Group("Prune", sort_key=1)
@@ -44,4 +44,7 @@ def prune(
         f"{some(int(done['provider_files']), 'file')} at the provider"
     )
     output.print_lines([f"would remove {said}" if dry_run else f"removed {said}"])
+    for resource, number in done.get("elsewhere", {}).items():
+        left = f"left {some(number, 'run')} with files at {safe(resource)}"
+        output.print_lines([f"{left}: give that address (--base-url or --azure-endpoint) to remove them too"])
     return 0

@@ -8,6 +8,7 @@ from enum import StrEnum
 from sluicegate.core.types import BatchStatus, Dialect
 
 ENDS = frozenset({BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED})
+OPEN = frozenset(BatchStatus) - ENDS
 
 
 class Role(StrEnum):

@@ -52,14 +52,18 @@ def assemble(destination: str, inputs: Sequence[Lines], model: str | None) -> in
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_suffix(".tmp")
     spliced = msgspec.json.encode(model) if model is not None else None
-    with aside.open("wb", buffering=1 << 20) as out:
-        for lines in inputs:
-            with open(lines.path, "rb", buffering=0) as source:
-                _copy(source.fileno(), lines, spliced, out.write)
-        out.flush()
-        os.fsync(out.fileno())
-        size = out.tell()
-    aside.replace(target)
+    try:
+        with aside.open("wb", buffering=1 << 20) as out:
+            for lines in inputs:
+                with open(lines.path, "rb", buffering=0) as source:
+                    _copy(source.fileno(), lines, spliced, out.write)
+            out.flush()
+            os.fsync(out.fileno())
+            size = out.tell()
+        aside.replace(target)
+    except BaseException:  # a full disk is not helped by half a file
+        aside.unlink(missing_ok=True)
+        raise
     return size
 
 

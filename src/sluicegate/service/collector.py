@@ -168,11 +168,15 @@ class _Own:
 
 def _write_whole(path: Path, content: bytes) -> None:
     aside = path.with_suffix(path.suffix + ".tmp")
-    with aside.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 async def collect(ctx: Context, work: Work, part: PartRow) -> bool:
@@ -358,23 +362,30 @@ def _why_missing(part: PartRow) -> tuple[str, str]:
     )
 
 
-async def clean(ctx: Context, part: PartRow) -> bool:
+async def clean(ctx: Context, part: PartRow, *, keep: bool | None = None) -> bool:
     """Delete a part's files at the provider and its upload copy here, once they are no longer needed.
+
+    Args:
+        keep: Leave the files at the provider; they count as not cleaned. Default: what the policy says, but the input of
+            a refused part is of no use to anybody.
 
     Returns:
         False if the provider did not delete one: to be tried again later. No work waits for that, so nothing is raised.
     """
     await ctx.blobs.delete(part.blob)
-    if not ctx.policy.keep_provider_files:
-        for file_id in (part.file_id, part.output_file_id, part.error_file_id):
-            if file_id is None:
-                continue
-            try:
-                await ctx.backend.delete_file(file_id)
-            except (BackendError, ProviderRefused) as error:
-                await note(ctx, EventKind.TROUBLE, f"deleting {file_id} failed: {error}; it is tried again later",
-                           run=part.run, part=part.id, where="delete", message=str(error))  # fmt: skip
-                return False
+    if keep is None:
+        keep = ctx.policy.keep_provider_files and part.stage is not Stage.REFUSED
+    if keep:
+        return True
+    for file_id in (part.file_id, part.output_file_id, part.error_file_id):
+        if file_id is None:
+            continue
+        try:
+            await ctx.backend.delete_file(file_id)
+        except (BackendError, ProviderRefused) as error:
+            await note(ctx, EventKind.TROUBLE, f"deleting {file_id} failed: {error}; it is tried again later",
+                       run=part.run, part=part.id, where="delete", message=str(error))  # fmt: skip
+            return False
 
     def write(tx: Tx) -> None:
         now = tx.part(part.id)  # its stage may have moved on since the caller read it

@@ -24,7 +24,7 @@ from sluicegate.core.lifecycle import RunState
 from sluicegate.core.report import Event, EventKind, Progress
 from sluicegate.core.rows import BatchRow, PartRow, RunRow
 from sluicegate.core.rules import CheckRules
-from sluicegate.core.tenancy import ClientBatchRow, FileRow
+from sluicegate.core.tenancy import OPEN, ClientBatchRow, FileRow
 from sluicegate.core.types import BatchStatus, Dialect
 from sluicegate.errors import (
     AuthenticationFailed,
@@ -40,7 +40,7 @@ from sluicegate.service.context import Context
 from sluicegate.service.drive import live_runs
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
 from sluicegate.service.objections import SHOWN, lines_naming, objections
-from sluicegate.service.retention import OPEN, Retention, error_key, output_key
+from sluicegate.service.retention import Retention, error_key, output_key
 
 LOG = logging.getLogger("sluicegate.gateway")
 

@@ -52,10 +52,15 @@ class InputSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopiedInput:
-    """An input in the data folder: SHA-256 and bytes of its uncompressed content."""
+    """An input in the data folder: SHA-256 and bytes of its uncompressed content.
+
+    Attributes:
+        aside: Where the copy is until a run's rows name it; None if it is in its place.
+    """
 
     sha256: str
     bytes: int
+    aside: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,15 +51,6 @@ class Request:
     new: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A run that is in the rows; ``inspection`` is None if it was there before."""
-
-    run: RunRow
-    resumed: bool
-    inspection: Inspection | None
-
-
 def destinations(request: Request) -> list[tuple[str, str]]:
     """The output and the error file of each input, absolute.
 
@@ -101,14 +92,34 @@ def destinations(request: Request) -> list[tuple[str, str]]:
 
 
 async def copy_inputs(ctx: Context, request: Request, on_bytes: Callable[[int, int], None] | None) -> list[CopiedInput]:
-    """Copy each input into the data folder, named by its content."""
-    copied = []
-    for name in request.inputs:
-        aside = ctx.blobs.path(f"inputs/{ctx.ids.new('copying')}")
-        one = await ctx.workers.blocking(copy_in_sync, name, aside, on_bytes)
-        await ctx.workers.blocking(aside.replace, ctx.blobs.path(input_key(one.sha256)))
-        copied.append(one)
+    """Copy each input into the data folder, aside: :func:`enter` and :func:`resume` give the copies their names.
+
+    Until then no row names them, so whoever prunes cannot tell that they are wanted: they are nobody else's.
+    """
+    copied: list[CopiedInput] = []
+    try:
+        for name in request.inputs:
+            aside = ctx.blobs.path(f"inputs/{ctx.ids.new('copying')}")
+            one = await ctx.workers.blocking(copy_in_sync, name, aside, on_bytes)
+            copied.append(replace(one, aside=aside))
+    except BaseException:
+        drop_copies(copied)
+        raise
     return copied
+
+
+def drop_copies(copied: Iterable[CopiedInput]) -> None:
+    """Delete the copies that have no name yet."""
+    for one in copied:
+        if one.aside is not None:
+            one.aside.unlink(missing_ok=True)
+
+
+def _name_copies(ctx: Context, copied: Iterable[CopiedInput]) -> None:
+    """Within the transaction whose rows name them: no prune comes between."""
+    for one in copied:
+        if one.aside is not None and one.aside.exists():  # a transaction may be tried again
+            one.aside.replace(ctx.blobs.path(input_key(one.sha256)))
 
 
 def input_key(sha256: str) -> str:
@@ -163,7 +174,7 @@ async def check(
 ) -> Inspection:  # fmt: skip
     """Check copied inputs, in ``workers`` or the context's. Raises nothing: the inspection has the problems."""
     sources = [
-        InputSource(name=name, path=ctx.blobs.path(input_key(one.sha256)))
+        InputSource(name=name, path=one.aside or ctx.blobs.path(input_key(one.sha256)))
         for name, one in zip(request.inputs, copied, strict=True)
     ]
     return await inspect(
@@ -219,12 +230,17 @@ async def enter(
     work = await ctx.workers.blocking(load, run, batches, ctx.blobs)
     await _set_bad_aside(ctx, run, work.order, inspection, batches)
     good = await ctx.workers.blocking(work.good)
+    own = [batch.index for batch in batches]
+    own += [collector.sidecar_key(f"{run_id}-{BAD}"), collector.result_key(f"{run_id}-{BAD}", join.OWN)]
 
     def write(tx: Tx) -> RunRow:
         # Another process may have entered the same inputs since known_run: two runs would pay for them twice.
         for other in [] if request.new else tx.runs(digest=digest):
             if other.resource == run.resource:
+                for key in own:
+                    ctx.blobs.path(key).unlink(missing_ok=True)
                 return other
+        _name_copies(ctx, copied)
         tx.insert(run, *batches)
         for group, spans in enumerate(good):
             tx.set_waiting(run.id, group, 0, spans)
@@ -272,8 +288,12 @@ async def _set_bad_aside(
     await ctx.blobs.write(collector.sidecar_key(name), in_one(settled.to_bytes()))
 
 
-async def resume(ctx: Context, request: Request, run: RunRow) -> RunRow:
-    """Take a known run up again: its files may go elsewhere now, and its limit and deployment may have changed."""
+async def resume(ctx: Context, request: Request, run: RunRow, copied: Sequence[CopiedInput] = ()) -> RunRow:
+    """Take a known run up again: its files may go elsewhere now, and its limit and deployment may have changed.
+
+    Args:
+        copied: Fresh copies of its inputs, put in the place of those that it has.
+    """
     targets = destinations(request)
 
     def write(tx: Tx) -> RunRow:
@@ -287,9 +307,20 @@ async def resume(ctx: Context, request: Request, run: RunRow) -> RunRow:
         if run.state is not RunState.ACTIVE:  # finished, or cancelled by hand: the same command goes on
             changes |= {"state": RunState.ACTIVE}
         tx.update_run(run.id, **changes)
+        _name_copies(ctx, copied)
         return replace(run, **changes)
 
     return await ctx.store.transact(write)
+
+
+async def take_up(
+    ctx: Context, request: Request, copied: Sequence[CopiedInput], run: RunRow, finished: bool
+) -> RunRow | None:
+    """:func:`resume`, unless another process has just finished the run with its results where this request wants them."""
+    batches = await ctx.store.transact(lambda tx: tx.batches(run.id))
+    if finished and [(batch.output, batch.errors) for batch in batches] == destinations(request):
+        return None
+    return await resume(ctx, request, run, copied)
 
 
 async def _each(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:

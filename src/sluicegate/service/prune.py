@@ -11,58 +11,97 @@ from sluicegate.core.tenancy import ClientBatchRow, FileRow
 from sluicegate.ports import Tx
 from sluicegate.service import collector
 from sluicegate.service.context import Context
-from sluicegate.service.drive import BAD
+from sluicegate.service.drive import BAD, lock_name
 
 
 async def prune(ctx: Context, *, keep_s: float, dry_run: bool, tenants: bool = False) -> dict[str, Any]:
     """Forget runs that finished more than ``keep_s`` seconds ago; their result files stay where the person put them.
 
+    A run is left alone while a process has it, and while it has files at another address than the context's.
+
     Args:
         tenants: The runs of the gateway's tenants, else those of ``sluicegate run``.
 
     Returns:
-        ``{"runs": [ids], "bytes": freed, "provider_files": deleted}``; with ``dry_run`` what would be.
+        ``{"runs": [ids], "bytes": freed, "provider_files": deleted, "elsewhere": {resource: runs left alone}}``; with
+        ``dry_run`` what would be.
     """
     before = ctx.clock.now() - keep_s
 
-    def read(tx: Tx) -> list[tuple[RunRow, list[BatchRow], list[PartRow]]]:
-        old = [
-            run
-            for run in tx.runs()
-            if run.state.final
+    def is_due(run: RunRow | None) -> bool:
+        return (
+            run is not None
+            and run.state.final
             and (run.tenant is not None) == tenants
             and run.finished_at is not None
             and run.finished_at <= before
-        ]
-        return [(run, tx.batches(run.id), tx.parts(run=run.id)) for run in old]
-
-    old = await ctx.store.transact(read)
-    kept = await ctx.store.transact(
-        lambda tx: (
-            {b.input for b in tx.batches() if b.run not in {run.id for run, _, _ in old}}
-            | {file.blob for file in tx.find(FileRow)}
-            | {batch.input for batch in tx.find(ClientBatchRow) if batch.ended_at is None}
         )
-    )
-    freed = files = 0
-    for run, batches, parts in old:
-        keys = _keys(run, batches, parts, kept)
-        freed += sum(path.stat().st_size for path in map(ctx.blobs.path, keys) if path.exists())
-        for part in parts:
-            files += 0 if part.cleaned else sum(1 for f in (part.file_id, part.output_file_id, part.error_file_id) if f)
-            if not dry_run and not part.cleaned:
-                await collector.clean(ctx, part)
+
+    due = await ctx.store.transact(lambda tx: [run for run in tx.runs() if is_due(run)])
+    done: dict[str, Any] = {"runs": [], "bytes": 0, "provider_files": 0, "elsewhere": {}}
+    for run in due:
+        name = lock_name(run.id)
+        if not ctx.lock.is_free(name) or not ctx.lock.acquire(name):
+            continue
+        try:
+            # Whoever takes it up again needs the lock for that, so what is read now holds until the lock is given back.
+            fresh, parts = await ctx.store.transact(lambda tx, r=run: (tx.run(r.id), tx.parts(run=r.id)))  # type: ignore[misc]
+            if is_due(fresh):
+                await _prune_one(ctx, run, parts, done, dry_run=dry_run)
+        finally:
+            ctx.lock.release(name)
+    return done
+
+
+async def _prune_one(ctx: Context, run: RunRow, parts: list[PartRow], done: dict[str, Any], *, dry_run: bool) -> None:
+    kept = [part for part in parts if not part.cleaned]
+    files = sum(1 for part in kept for f in (part.file_id, part.output_file_id, part.error_file_id) if f)
+    if files and run.resource != ctx.backend.resource:
+        done["elsewhere"][run.resource] = done["elsewhere"].get(run.resource, 0) + 1
+        return
+    if not dry_run:
+        for part in kept:
+            await collector.clean(ctx, part, keep=False)
+    done["bytes"] += await forget_run(ctx, run, dry_run=dry_run)
+    done["provider_files"] += files
+    done["runs"].append(run.id)
+
+
+async def forget_run(ctx: Context, run: RunRow, *, dry_run: bool = False) -> int:
+    """Delete a run's rows, then what only they named in the data folder; returns the bytes.
+
+    A crash between leaves content that no row names, which is litter.
+    """
+
+    def write(tx: Tx) -> tuple[list[str], list[str]]:
+        batches = tx.batches(run.id)
+        keys = _keys(run, batches, tx.parts(run=run.id))
+        inputs = sorted({batch.input for batch in batches})
+        alone = [key for key in inputs if not _needed(tx, key, but=run.id)]
         if not dry_run:
-            await ctx.store.transact(lambda tx, r=run: tx.delete_run(r.id))  # type: ignore[misc]
-            inputs = {batch.input for batch in batches}
-            await ctx.blobs.delete(*(key for key in keys if key not in inputs))
-            for key in sorted(inputs):
-                await drop_unneeded(ctx, key)
-    return {"runs": [run.id for run, _, _ in old], "bytes": freed, "provider_files": files}
+            tx.delete_run(run.id)
+        return keys, alone
+
+    keys, inputs = await ctx.store.transact(write)
+    freed = sum(path.stat().st_size for path in map(ctx.blobs.path, (*keys, *inputs)) if path.exists())
+    if not dry_run:
+        await ctx.blobs.delete(*keys)
+        for key in inputs:
+            await drop_unneeded(ctx, key)
+    return freed
 
 
-def _keys(run: RunRow, batches: list[BatchRow], parts: list[PartRow], kept: set[str]) -> list[str]:
-    keys = [batch.index for batch in batches] + [b.input for b in batches if b.input not in kept]
+def _needed(tx: Tx, key: str, *, but: str | None = None) -> bool:
+    """Whether a row names an input or a client's file; ``but``: other than those of this run."""
+    return (
+        bool(tx.find(FileRow, blob=key))
+        or bool(tx.find(ClientBatchRow, input=key, ended_at=None))
+        or any(batch.input == key and batch.run != but for batch in tx.batches())
+    )
+
+
+def _keys(run: RunRow, batches: list[BatchRow], parts: list[PartRow]) -> list[str]:
+    keys = [batch.index for batch in batches]
     names = [part.id for part in parts if part.stage is not Stage.VOID] + [f"{run.id}-{BAD}"]
     for name in names:
         keys.append(collector.sidecar_key(name))
@@ -74,16 +113,11 @@ async def drop_unneeded(ctx: Context, key: str) -> None:
     """Delete an input or a client's file, whose row is gone already, unless another row needs the same content.
 
     Within one transaction that changes no row: nobody can name the content between the look and the deletion, and nothing
-    that is rolled back could leave a row without its content.
+    that is rolled back could leave a row without its content. Whoever names it later brings a copy of their own.
     """
 
     def write(tx: Tx) -> None:
-        needed = (
-            bool(tx.find(FileRow, blob=key))
-            or bool(tx.find(ClientBatchRow, input=key, ended_at=None))
-            or any(batch.input == key for batch in tx.batches())
-        )
-        if not needed:
+        if not _needed(tx, key):
             ctx.blobs.path(key).unlink(missing_ok=True)
 
     await ctx.store.transact(write)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from sluicegate.core import join
-from sluicegate.core.tenancy import ENDS, ClientBatchRow, FileRow, UploadPartRow, UploadRow
-from sluicegate.core.types import BatchStatus
+from sluicegate.core.tenancy import ENDS, OPEN, ClientBatchRow, FileRow, UploadPartRow, UploadRow
 from sluicegate.ports import Tx
 from sluicegate.service import collector
 from sluicegate.service.context import Context
@@ -14,14 +14,14 @@ from sluicegate.service.drive import BAD
 from sluicegate.service.output import PARTIAL
 from sluicegate.service.prune import drop_unneeded, prune
 
-OPEN = frozenset(status for status in BatchStatus if status not in ENDS)
-
 UPLOAD_S: Final = 3_600.0
 """An upload takes parts for an hour (F§1.1)."""
 
 
 SPEND_S: Final = 30 * 86_400.0
 """Limits of spend look back so far, whatever else was deleted meanwhile."""
+LITTER_S: Final = 86_400.0
+"""Without a look in between, as for ``sluicegate prune``: a blob that no row names is litter after a day."""
 
 LOOKS: Final = 24
 """Looks for litter within the time after which it goes."""
@@ -134,15 +134,38 @@ class Retention:
         found = [key for folder in LITTERED for key in await ctx.workers.blocking(ctx.blobs.keys, folder)]
         named = await ctx.store.read(_named)
         self._unnamed = {key: self._unnamed.get(key, now) for key in found if key not in named}
-        due = [key for key, since in self._unnamed.items() if now >= since + self._litter_s]
+        due = {key for key, since in self._unnamed.items() if now >= since + self._litter_s}
+        await _drop_unnamed(ctx, due)
 
-        def drop(tx: Tx) -> None:
-            # Within the transaction: nothing that is named meanwhile is dropped.
-            for key in set(due) - _named(tx):
-                ctx.blobs.path(key).unlink(missing_ok=True)
 
-        if due:
-            await ctx.store.transact(drop)
+async def drop_old_litter(ctx: Context, *, dry_run: bool) -> int:
+    """Delete what no row names and nobody has written to for a day; returns the bytes."""
+
+    def old() -> dict[str, int]:
+        found = {}
+        for key in (key for folder in LITTERED for key in ctx.blobs.keys(folder)):
+            with suppress(FileNotFoundError):
+                seen = ctx.blobs.path(key).stat()
+                if seen.st_mtime < ctx.clock.now() - LITTER_S:
+                    found[key] = seen.st_size
+        return found
+
+    sizes = await ctx.workers.blocking(old)
+    named = await ctx.store.read(_named) if sizes else set()
+    litter = {key: size for key, size in sizes.items() if key not in named}
+    if not dry_run:
+        await _drop_unnamed(ctx, set(litter))
+    return sum(litter.values())
+
+
+async def _drop_unnamed(ctx: Context, keys: set[str]) -> None:
+    def drop(tx: Tx) -> None:
+        # Within the transaction: nothing that is named meanwhile is dropped.
+        for key in keys - _named(tx):
+            ctx.blobs.path(key).unlink(missing_ok=True)
+
+    if keys:
+        await ctx.store.transact(drop)
 
 
 def _may_idle(file: FileRow, before: float) -> bool:

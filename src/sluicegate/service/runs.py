@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +21,7 @@ from sluicegate.service import overview, submitter, watcher
 from sluicegate.service.adopt import adopt
 from sluicegate.service.context import Context, note
 from sluicegate.service.drive import SHOW_S, Driver, lock_name
+from sluicegate.service.prune import forget_run
 from sluicegate.service.salvage import reopen
 
 FOLLOW_S: Final = 0.5
@@ -39,12 +40,15 @@ async def perform(
     ctx: Context, run: RunRow, *, ways: Ways, stop: asyncio.Event, show: Callable[[Progress], None] | None,
     started_at: float, resumed: bool, show_s: float = SHOW_S, sight: watcher.Sight | None = None,
     written: Callable[[bytes], None] | None = None,
+    take_up: Callable[[RunRow, bool], Awaitable[RunRow | None]] | None = None,
 ) -> RunResult:  # fmt: skip
     """Drive ``run``, or follow the process that does, until every request is settled.
 
     Args:
         sight: What this process has seen of the provider's list, where it drives several runs.
         written: As the driver's.
+        take_up: Called once the lock is ours, with the run and whether another process has just finished it: brings the
+            run to what this caller wants, or says None where nothing is to be done.
 
     Raises:
         Interrupted, ProviderRefused, CostLimitExceeded: as :meth:`Driver.run`; Interrupted also when a follower is stopped.
@@ -65,8 +69,13 @@ async def perform(
         await ctx.clock.sleep(FOLLOW_S)
     try:
         fresh = await ctx.store.transact(lambda tx: tx.run(run.id))
-        assert fresh is not None, "a run that is performed has a row"
-        if not (followed and fresh.state is RunState.FINISHED):
+        if fresh is None:
+            raise UsageError(f"run {run.id} has just been removed (sluicegate prune); the same command runs it anew")
+        finished = followed and fresh.state is RunState.FINISHED
+        if take_up is not None:
+            taken = await take_up(fresh, finished)
+            finished, fresh = finished and taken is None, taken or fresh
+        if not finished:
             if not ways.new and not await ctx.store.transact(lambda tx: tx.parts(run=run.id)):
                 await _meet_others_at_last(ctx, run, ways, stop)
             await note(
@@ -134,7 +143,7 @@ async def _meet_others(ctx: Context, run: RunRow, ways: Ways) -> None:
     if not strangers:
         return
     if not ways.adopt:
-        await ctx.store.transact(lambda tx: tx.delete_run(run.id))
+        await forget_run(ctx, run)
         raise UsageError(
             f"the provider has batches ({len(strangers)}) of the very same inputs that this data folder knows nothing of "
             f"({strangers[0].id} …). Use --adopt to collect them, --new to pay for the work again, or --state with the "
@@ -143,7 +152,7 @@ async def _meet_others(ctx: Context, run: RunRow, ways: Ways) -> None:
     try:
         await adopt(ctx, run, strangers)
     except UsageError:
-        await ctx.store.transact(lambda tx: tx.delete_run(run.id))
+        await forget_run(ctx, run)
         raise
 
 
@@ -219,9 +228,15 @@ async def cancel(ctx: Context, id_: str) -> dict[str, Any]:
     """Cancel what is at the provider for a run or part; results that exist are still collected by the next start."""
     run, parts = await find(ctx, id_)
     cancelled, ended = [], []
-    for part in parts:
-        if part.stage is not Stage.HELD or part.provider_batch is None:
-            continue
+    held = [part for part in parts if part.stage is Stage.HELD and part.provider_batch is not None]
+    for part in held:
+        if part.resource != ctx.backend.resource:
+            raise UsageError(
+                f"{part.provider_batch} is at {part.resource}, and this command speaks with {ctx.backend.resource}, so "
+                "nothing was cancelled; give the address that it was submitted to (--base-url or --azure-endpoint)"
+            )
+    for part in held:
+        assert part.provider_batch is not None, "only what is at the provider is cancelled"
         try:
             await ctx.backend.cancel(part.provider_batch)
         except (Conflict, NotFound):

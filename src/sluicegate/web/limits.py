@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from sluicegate.core.prices import cost
-from sluicegate.core.tenancy import ClientBatchRow, FileRow, UploadPartRow, UploadRow
+from sluicegate.core.tenancy import OPEN, ClientBatchRow, FileRow, UploadPartRow, UploadRow
 from sluicegate.ports import Tx
-from sluicegate.service.retention import OPEN, SPEND_S
+from sluicegate.service.retention import SPEND_S
 from sluicegate.settings import Settings
 from sluicegate.settings_gateway import TenantLimits
 from sluicegate.web.dialects import Problem
