@@ -186,11 +186,11 @@ class Settings(GatewaySettings):
 
     # Cost
     max_cost: Annotated[float, Field(ge=0)] | None = setting(
-        None, "Refuse work that is estimated to cost more, and stop when it has.", section="Cost", unit="USD",
+        None, "Refuse work that is estimated to cost more, and stop before it does.", section="Cost", unit="USD",
         shown="no bound",
     )  # fmt: skip
     expected_output_tokens: Tokens | None = setting(
-        None, "Tokens of a usual answer, for the estimate of the cost.", section="Cost", unit="tokens a request",
+        None, "Tokens of a usual answer, for the cost until answers have been measured.", section="Cost", unit="tokens a request",
         shown="input only", ge=0,
     )  # fmt: skip
     models: Models = setting(

@@ -34,7 +34,8 @@ def policy_of(settings: Settings, dialect: Dialect) -> Policy:
         stuck_validating_s=settings.stuck_validating, stuck_in_progress_s=settings.stuck_in_progress,
         stuck_resubmit=settings.stuck_action == "resubmit", release_lag_s=settings.release_lag,
         file_expiry_s=None if settings.file_expiry is None else round(settings.file_expiry),
-        keep_provider_files=settings.keep_provider_files, max_cost=settings.max_cost, models=dict(settings.models),
+        keep_provider_files=settings.keep_provider_files, max_cost=settings.max_cost,
+        expected_output_tokens=settings.expected_output_tokens, models=dict(settings.models),
         prices={name: (price.input, price.output) for name, price in settings.prices.items()},
     )  # fmt: skip
 

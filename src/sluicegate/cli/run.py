@@ -76,7 +76,10 @@ def run(
     ] = None,
     max_cost: Annotated[
         str | None,
-        Parameter(group=RUN, metavar="USD", help="Refuse work that is estimated to cost more. [default: no bound]"),
+        Parameter(
+            group=RUN, metavar="USD",
+            help="Refuse work that is estimated to cost more, and stop before it does. [default: no bound]",
+        ),
     ] = None,
     common: Paced | None = None,
 ) -> int:  # fmt: skip

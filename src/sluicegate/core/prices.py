@@ -39,7 +39,7 @@ BATCH_PRICES: Final[dict[str, tuple[float, float]]] = {
 
 
 def cost(
-    model: str, input_tokens: int, output_tokens: int, *, prices: Mapping[str, tuple[float, float]] | None = None
+    model: str, input_tokens: float, output_tokens: float, *, prices: Mapping[str, tuple[float, float]] | None = None
 ) -> float | None:
     """USD for tokens through the batch API, or None if the model's price is not known.
 

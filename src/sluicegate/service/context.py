@@ -38,6 +38,7 @@ class Policy:
     file_expiry_s: int | None = None
     keep_provider_files: bool = False
     max_cost: float | None = None
+    expected_output_tokens: int | None = None
     models: Mapping[str, str] = field(default_factory=dict)
     prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 

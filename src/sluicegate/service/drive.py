@@ -16,7 +16,6 @@ from sluicegate.core import belief
 from sluicegate.core.admission import HoldBack
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState, Stage
-from sluicegate.core.prices import cost
 from sluicegate.core.report import EventKind, Progress, few
 from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope
 from sluicegate.core.watch import Pending, next_look_at
@@ -27,6 +26,7 @@ from sluicegate.service import collector, output, overview, scheduler, submitter
 from sluicegate.service.context import Context, Record, note
 from sluicegate.service.giving_up import give_up
 from sluicegate.service.scheduler import TooLarge
+from sluicegate.service.spending import means
 from sluicegate.service.work import Work, load, requests_of
 
 LANES: Final = 3
@@ -296,11 +296,9 @@ class Driver:
 
     async def _admit(self, live: frozenset[str], refused: bool) -> None:
         ctx, state, work = self._ctx, self._state, self._work
-        if await self._over_cost():
-            return
         for name in dict.fromkeys(work.deployment_of(group) for group in range(len(work.groups))):
-            while len(state.submitting) < AHEAD:
-                verdict = await scheduler.turn(ctx, work, name, live)
+            while len(state.submitting) < AHEAD and (most := await self._affordable(name)) != 0:
+                verdict = await scheduler.turn(ctx, work, name, live, requests_most=most)
                 if isinstance(verdict, TooLarge):
                     await self._give_up(verdict.part)
                     continue
@@ -354,37 +352,25 @@ class Driver:
         if not await collector.clean(self._ctx, part):
             self._state.clean_again_at[part.id] = self._ctx.clock.now() + CLEAN_AGAIN_S
 
-    async def _over_cost(self) -> bool:
+    async def _affordable(self, name: str) -> int | None:
+        """How many more requests may go to a deployment under ``--max-cost``; None: no bound."""
         most = self._ctx.policy.max_cost
         if most is None:
-            return False
-        spent = await self._ctx.store.transact(self._spent)
-        if spent is None or spent < most:
-            return False
-        waiting = await self._ctx.store.transact(lambda tx: sum(map(len, tx.waiting(self._run_id).values())))
-        if not waiting:
-            return False
-        busy = await self._ctx.store.transact(lambda tx: [p for p in tx.parts(run=self._run_id) if not p.stage.final])
+            return None
+        left = await self._ctx.store.transact(lambda tx: means(tx, self._work, self._ctx.policy, name))
+        if left is None or left.requests != 0:
+            return left.requests if left is not None else None
+        busy = await self._ctx.store.transact(
+            lambda tx: any(not part.stage.final for part in tx.parts(run=self._run_id))
+        )
         if not busy:
+            waiting = await self._ctx.store.transact(lambda tx: sum(map(len, tx.waiting(self._run_id).values())))
             self._state.fatal = CostLimitExceeded(
-                f"about {spent:,.2f} USD are spent, the most that --max-cost {most:,.2f} allows; {waiting:,} requests "
-                "have not been sent. The same command with a higher --max-cost goes on"
+                f"about {left.spent:,.4g} USD are spent, and the next request would exceed --max-cost {most:,.4g}; "
+                f"{waiting:,} requests have not been sent. The same command with a higher --max-cost goes on"
             )
             self._state.wake.set()
-        return True
-
-    def _spent(self, tx: Tx) -> float | None:
-        total = 0.0
-        policy = self._ctx.policy
-        for part in tx.parts(run=self._run_id):
-            name = self._work.groups[part.group].model
-            model = policy.models.get(self._work.deployment_of(part.group)) or policy.models.get(name, name)
-            under_way = part.tokens if part.stage in (Stage.SUBMITTING, Stage.HELD, Stage.ENDED) else 0
-            one = cost(model, part.input_tokens + under_way, part.output_tokens, prices=policy.prices)
-            if one is None:
-                return None
-            total += one
-        return total
+        return 0
 
     async def _write(self) -> None:
         while moved := await self._ctx.workers.blocking(self._joiner.advance):

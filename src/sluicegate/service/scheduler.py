@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -85,24 +85,29 @@ def cap_of(tx: Tx, deployment: DeploymentRow, run: RunRow | None, live: frozense
 
 
 async def turn(
-    ctx: Context, work: Work, name: str, live: frozenset[str], *, stopping: bool = False
-) -> PartRow | HoldBack | TooLarge:
+    ctx: Context, work: Work, name: str, live: frozenset[str], *, stopping: bool = False,
+    requests_most: int | None = None,
+) -> PartRow | HoldBack | TooLarge:  # fmt: skip
     """Let the next part of a run through to the deployment ``name``, or say why not.
 
     Args:
         live: Ids of runs that living processes drive, this one included.
         stopping: Only withdraw this run's demand, so that others need not wait for it.
+        requests_most: Of the next part, where money bounds it.
     """
     now = ctx.clock.now()
     record = Record(now, work.run.id)
     new_id = ctx.ids.new("part")
-    result = await ctx.store.transact(lambda tx: _turn(tx, ctx, work, name, live, now, new_id, record, stopping))
+    policy = ctx.policy
+    if requests_most is not None:
+        policy = replace(policy, requests_max=min(policy.requests_max, requests_most))
+    result = await ctx.store.transact(lambda tx: _turn(tx, policy, work, name, live, now, new_id, record, stopping))
     record.tell(ctx)
     return result
 
 
 def _turn(
-    tx: Tx, ctx: Context, work: Work, name: str, live: frozenset[str], now: float, new_id: str, record: Record,
+    tx: Tx, policy: Policy, work: Work, name: str, live: frozenset[str], now: float, new_id: str, record: Record,
     stopping: bool,
 ) -> PartRow | HoldBack | TooLarge:  # fmt: skip
     run = tx.run(work.run.id)
@@ -110,7 +115,6 @@ def _turn(
     row = tx.deployment(scope(run.resource, name))
     assert row is not None, "a run's deployments are known before its first turn"
     known = belief.load(row.belief)
-    policy = ctx.policy
     margin = policy.margin
     by_group = {
         group: waits for group, waits in _waiting_by_group(tx, run.id).items() if work.deployment_of(group) == name
