@@ -282,3 +282,22 @@ async def test_rows_are_counted_by_a_column_and_usage_by_tenant(tmp_path: Path) 
     assert await store.read(lambda tx: tx.tally(TenantRow, "id")) == {"a": 1, "b": 1, "c": 1}
     assert await store.read(lambda tx: tx.used_by_tenant("a", 0.0)) == []
     await store.close()
+
+
+async def test_a_database_that_is_none_any_more_is_the_folders_fault_and_a_doubled_row_is_ours(
+    store: SqlStore, tmp_path: Path
+) -> None:
+    """Corruption is said with what to do; a broken constraint is a defect, and is not called a full disk."""
+    await store.transact(lambda tx: tx.insert(RUN))
+    with pytest.raises(sa.exc.IntegrityError):
+        await store.transact(lambda tx: tx.insert(RUN))
+
+    other = SqlStore(tmp_path / "other.sqlite3")
+    await other.transact(lambda tx: tx.insert(RUN))
+    for path in tmp_path.glob("other.sqlite3*"):
+        path.write_bytes(b"no database" * 4_096)
+    try:
+        with pytest.raises(StateUnusable, match="mend the folder"):
+            await other.read(lambda tx: tx.runs())
+    finally:
+        await other.close()

@@ -485,8 +485,8 @@ class SqlStore:
         try:
             with self._engine.begin() as connection:
                 return function(cast(Tx, SqlTx(connection)))
-        except sa.exc.OperationalError as error:
-            raise _failed(self._path, error) from error
+        except sa.exc.DatabaseError as error:
+            raise _failed(self._path, error) from error.orig
 
     async def read(self, function: Callable[[Tx], T], /) -> T:
         if self._reading is None:
@@ -535,8 +535,8 @@ class _Reading:
         try:
             with self._engine.begin() as connection:
                 return function(cast(Tx, SqlTx(connection)))
-        except sa.exc.OperationalError as error:
-            raise _failed(self._path, error) from error
+        except sa.exc.DatabaseError as error:
+            raise _failed(self._path, error) from error.orig
 
     def close(self) -> None:
         self._executor.shutdown()
@@ -548,7 +548,9 @@ def _only_reads(connection: sqlite3.Connection, record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _failed(path: Path, error: sa.exc.OperationalError) -> StateUnusable:
+def _failed(path: Path, error: sa.exc.DatabaseError) -> Exception:
+    if type(error) not in (sa.exc.OperationalError, sa.exc.DatabaseError):
+        return error  # a broken constraint or a wrong query is a fault of ours, not of the folder
     return StateUnusable(
         f"the data folder's database {path} failed: {error.orig}; what was committed before is safe. Free disk space or "
         "mend the folder, then start again"
