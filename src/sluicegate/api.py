@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.workers import ThreadWorkers
 from sluicegate.answers import Answers, is_ending, loop_in_thread
-from sluicegate.core.forecast import when
+from sluicegate.core.forecast import together, when
 from sluicegate.core.prices import cost
 from sluicegate.core.report import Event, Progress, QuotaRow, RunResult
 from sluicegate.core.rows import RunRow, scope
@@ -35,7 +35,7 @@ from sluicegate.service.intake import CopiedInput, InputSource, Inspection, insp
 from sluicegate.service.prune import prune
 from sluicegate.service.retention import drop_old_litter
 from sluicegate.settings import Settings
-from sluicegate.wiring import context
+from sluicegate.wiring import context, rows
 
 T = TypeVar("T")
 Inputs = str | Path | Sequence[str | Path]
@@ -147,7 +147,7 @@ def _request_line(request: dict[str, Any]) -> str:
 
 def _starter(options: dict[str, Any]) -> Callable[..., Coroutine[Any, Any, RunResult]]:
     own = {key: options.pop(key) for key in RUN_OPTIONS & options.keys()}
-    return partial(run_async, settings=settings_of(options), **own)
+    return partial(run_async, settings=settings_of(options), handed_in=True, **own)
 
 
 async def _answers(folder: Path, start: Callable[..., Coroutine[Any, Any, RunResult]]) -> Answers:
@@ -204,7 +204,8 @@ async def run_async(
     skip_bad: bool = False, adopt: bool = False, new: bool = False, on_event: Callable[[Event], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None, on_check: Callable[[int, int], None] | None = None,
     on_report: Callable[[dict[str, Any]], None] | None = None, stop: asyncio.Event | None = None,
-    on_written: Callable[[bytes], None] | None = None, backend: Backend | None = None, checkers: Workers | None = None,
+    on_written: Callable[[bytes], None] | None = None, handed_in: bool = False, backend: Backend | None = None,
+    checkers: Workers | None = None,
 ) -> RunResult:  # fmt: skip
     """:func:`run` on the running event loop.
 
@@ -212,13 +213,13 @@ async def run_async(
         on_check: Called with (bytes checked, bytes in all). ``on_report``: called with the check's report before the
             first upload. ``stop``: when set, no new parts are cut and Interrupted is raised.
         on_written: Called with a byte for each further request whose line stands in a result file (0) or an error file
-            (1), in input order.
+            (1), in input order. ``handed_in``: the input is a file that the person has not seen.
         backend: Another provider behind the same port, for tests.
         checkers: What counts in the check, closed when it is done; see :func:`check_async`.
     """
     request = prepare.Request(
         inputs=_names(inputs), output=output, errors=errors, redirect=settings.deployment, cap=settings.limit,
-        skip_bad=skip_bad, new=new,
+        skip_bad=skip_bad, new=new, handed_in=handed_in,
     )  # fmt: skip
     prepare.destinations(request)
     async with context(settings, listen=on_event, backend=backend) as ctx:
@@ -335,23 +336,26 @@ async def _ask(settings: Settings, inspection: Inspection) -> dict[str, Any]:
     try:
         async with context(settings) as ctx:
             await watcher.look(ctx, watcher.Sight(), at_least_s=0.0)
-            name = settings.deployment or next(iter(inspection.by_model), "")
-            await ensure_deployment(ctx, ctx.backend.resource, name)
-            now = ctx.clock.now()
-            row = await _row(ctx, name)
-            largest = inspection.largest_tokens
-            return when(row, tokens=inspection.tokens, largest=largest, now=now)
+            work = inspection.by_model
+            if settings.deployment is not None:
+                work = {settings.deployment: {"tokens": inspection.tokens, "largest": inspection.largest_tokens}}
+            answers = {}
+            for name, sums in work.items():
+                await ensure_deployment(ctx, ctx.backend.resource, name)
+                row = await _row(ctx, name, cap=settings.limit)
+                answers[name] = when(row, tokens=sums["tokens"], largest=sums["largest"], now=ctx.clock.now())
+            return together(answers) if answers else nothing | {"note": "no request is good, so nothing would be sent"}
     except UsageError as error:
         return nothing | {"note": f"the provider was not asked: {error}"}
     except (BackendError, ProviderRefused) as error:
         return nothing | {"note": f"the provider could not be asked: {error}"}
 
 
-async def _row(ctx: Context, name: str) -> QuotaRow:
+async def _row(ctx: Context, name: str, *, cap: int | None = None) -> QuotaRow:
     def read(tx: Tx) -> QuotaRow:
         row = tx.deployment(scope(ctx.backend.resource, name))
         assert row is not None, "a deployment that was asked about is known"
-        return overview.quota(tx, row, ctx.policy, ctx.clock.now(), frozenset())
+        return overview.quota(tx, row, ctx.policy, ctx.clock.now(), frozenset(), cap=cap)
 
     return await ctx.store.transact(read)
 
@@ -402,14 +406,14 @@ async def quota_override_async(deployment: str, action: str, limit: int | None, 
 
 async def batches_list_async(*, settings: Settings) -> list[dict[str, Any]]:
     """Every run that the data folder knows, newest first."""
-    async with context(settings) as ctx:
-        return await ctx.store.transact(lambda tx: [runs.summary(tx, run) for run in tx.runs()])
+    async with rows(settings) as (store, _, _):
+        return await store.transact(lambda tx: [runs.summary(tx, run) for run in tx.runs()])
 
 
 async def batches_show_async(id: str, *, settings: Settings) -> dict[str, Any]:
     """A run, batch or part with the history of its decisions in words."""
-    async with context(settings) as ctx:
-        return await runs.describe(ctx, id)
+    async with rows(settings) as (store, _, _):
+        return await runs.describe(store, id)
 
 
 async def batches_cancel_async(id: str, *, settings: Settings) -> dict[str, Any]:

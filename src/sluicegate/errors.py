@@ -12,7 +12,7 @@
     ├── ProviderRefused       exit 5   the provider refuses for good
     │   ├── AuthenticationFailed       401 / 403
     │   └── DeploymentNotFound         no such deployment or model
-    └── BackendError                   one call to a provider did not do what was asked (never seen by a user as such)
+    └── BackendError          exit 4   one call to a provider did not do what was asked; a run tries again by itself
         ├── CallRefused                4xx: the provider understood and said no; nothing happened
         │   ├── TokenLimitExceeded     the deployment's enqueued tokens are used up
         │   ├── FileNotReady           the input file is not ``processed`` yet
@@ -27,6 +27,9 @@ A message says what happened, to what, and what to do next.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class SluicegateError(Exception):
@@ -56,10 +59,18 @@ class StateUnusable(UsageError):
 
 
 class InputRefused(SluicegateError):
-    """The check found errors in the input; nothing was submitted."""
+    """The check found errors in the input; nothing was submitted.
+
+    Args:
+        problems: The first ones of each code, as ``check --json`` lists them (docs/check.md).
+    """
 
     exit_code = 3
     code = "input_refused"
+
+    def __init__(self, message: str, *, problems: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class CostLimitExceeded(InputRefused):
@@ -115,6 +126,7 @@ class BackendError(SluicegateError):
         code: The provider's error code, if it gave one.
     """
 
+    exit_code = 4
     code = "backend_error"
 
     def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import workload
 
 from sluicegate import api
-from sluicegate.core.report import Event, EventKind, RunResult
+from sluicegate.core.report import Event, EventKind, Progress, RunResult
 from sluicegate.errors import CostLimitExceeded, InputRefused, Interrupted, UsageError
 from sluicegate.ports import Backend
 from sluicegate.service.prune import prune
@@ -202,14 +202,22 @@ async def test_a_second_process_that_wants_the_results_elsewhere_gets_them_there
         given = settings(provider, tmp_path)
         follows, starts = asyncio.Event(), asyncio.Event()
         told = {EventKind.RUN_STARTED: starts, EventKind.FOLLOWING: follows}
+        heard: list[EventKind] = []
+        seen: list[Progress] = []
 
         def hear(event: Event) -> None:
             if event.kind in told:
                 told[event.kind].set()
 
+        def hear_all(event: Event) -> None:
+            heard.append(event.kind)
+            hear(event)
+
         first = asyncio.create_task(run(source, given, name="first.jsonl", on_event=hear))
         await starts.wait()
-        second = asyncio.create_task(run(source, given, name="second.jsonl", on_event=hear))
+        second = asyncio.create_task(
+            run(source, given, name="second.jsonl", on_event=hear_all, on_progress=seen.append)
+        )
         await follows.wait()
         while not (first.done() and second.done()):
             await asyncio.to_thread(provider.advance, "1s")
@@ -218,3 +226,30 @@ async def test_a_second_process_that_wants_the_results_elsewhere_gets_them_there
     assert (await first).run == (await second).run
     assert source.with_name("second.jsonl").read_bytes() == source.with_name("first.jsonl").read_bytes()
     assert batches == 1
+    assert heard.count(EventKind.FOLLOWING) == 1
+    assert EventKind.COLLECTED in heard and EventKind.RUN_FINISHED in heard
+    assert seen
+
+
+async def test_what_was_refused_last_is_known_to_whoever_follows(source: Path, tmp_path: Path) -> None:
+    """And to the driver itself: `last_refusal` of the progress is the event's sentence."""
+    with local_emulator(fail_fast=True, limit="900", headers=False, **FAST) as provider:
+        told: list[Event] = []
+        seen: list[Progress] = []
+        given = settings(provider, tmp_path, limit=None)
+        await run(source, given, on_event=told.append, on_progress=seen.append)
+
+    (refused, *_) = (event.sentence for event in told if event.kind is EventKind.REFUSED)
+    assert refused in {progress.last_refusal for progress in seen}
+
+
+async def test_what_only_reads_the_data_folder_needs_no_credentials(
+    provider: RunningEmulator, source: Path, tmp_path: Path
+) -> None:
+    """`batches list` and `batches show` work without a key and without a network."""
+    given = settings(provider, tmp_path)
+    done = await run(source, given)
+    offline = Settings.load({"state": str(given.state)})
+
+    assert [one["run"] for one in await api.batches_list_async(settings=offline)] == [done.run]
+    assert (await api.batches_show_async(done.run, settings=offline))["run"]["run"] == done.run

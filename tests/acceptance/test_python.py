@@ -1,5 +1,6 @@
 """The library against the emulator: the promises of docs/python.md."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -109,3 +110,39 @@ for line in sluicegate.submit({requests!r}, **{options(provider, tmp_path)!r}):
     lines = list(sluicegate.submit(requests, **options(provider, tmp_path, stuck_in_progress="0.5s")))
     assert [line["custom_id"] for line in lines] == [f"r{i}" for i in range(100)]
     assert provider.report()["executed_again"] == 0
+
+
+def test_a_refusal_tells_what_is_wrong_where_it_cannot_be_looked_up_again(
+    provider: RunningEmulator, tmp_path: Path
+) -> None:
+    """The requests were handed in: no file with them is left to be checked."""
+    with pytest.raises(sluicegate.InputRefused) as refused:
+        list(sluicegate.submit(BAD, **options(provider, tmp_path)))
+
+    assert "line 3: The custom_id 'd0' is not unique" in str(refused.value)
+    assert "sluicegate check" not in str(refused.value) and str(tmp_path.parent) not in str(refused.value)
+    assert {problem["line"] for problem in refused.value.problems} == {3, 4, 5}
+
+
+def test_a_check_asks_for_each_deployment_and_knows_the_limit_it_is_told(
+    provider: RunningEmulator, tmp_path: Path
+) -> None:
+    """Two deployments have two limits, and each has its own part of the work."""
+    requests = [request(f"r{i}", 30_000) for i in range(2)]
+    for one, model in zip(requests, ("gpt-4.1-batch", "gpt-4o-batch"), strict=True):
+        one["body"]["model"] = model
+    source = tmp_path / "two.jsonl"
+    source.write_text("".join(json.dumps(one) + "\n" for one in requests))
+    report = sluicegate.check(source, ask_provider=True, **options(provider, tmp_path, limit="40K"))
+
+    assert report["provider"]["fits_now"] == report["tokens"] > 40_000
+    assert report["provider"]["done_at"] is not None
+    assert all(f"{name}: of " in report["provider"]["note"] for name in ("gpt-4.1-batch", "gpt-4o-batch"))
+
+
+def test_a_closed_standard_input_is_said() -> None:
+    """A sentence and exit 2, not a fault of ours."""
+    command = f"{sys.executable} -m sluicegate check - <&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 2 and "standard input" in done.stderr, done.stderr

@@ -75,7 +75,7 @@ def report(**changes: object) -> dict[str, object]:
          "message": "names gpt-4.1-mini, line 1 names gpt-4.1", "remedy": "run cuts by model; nothing to do"},
     ]  # fmt: skip
     return {
-        "files": ["requests.jsonl"], "requests": 1_500, "bytes": 1_234_567, "tokens": 450_000, "median_tokens": 280,
+        "files": 1, "requests": 1_500, "bytes": 1_234_567, "tokens": 450_000, "median_tokens": 280,
         "largest_tokens": 3_200, "by_model": {"gpt-4.1": {"requests": 1_499, "tokens": 449_000, "largest": 3_200},
                                               "gpt-4.1-mini": {"requests": 1, "tokens": 1_000, "largest": 1_000}},
         "problem_count": 11, "problems": problems, "parts": 16, "holds_s": 5_400.0, "cost_usd": 0.45,

@@ -41,7 +41,7 @@ def test_the_summary_says_what_the_work_is() -> None:
     """Requests, bytes, tokens, models, cost, parts, time, and the provider's answer."""
     rows = dict(summary(report(), now=START))
 
-    assert rows["requests"] == "1,500"
+    assert (rows["files"], rows["requests"]) == ("1", "1,500")
     assert rows["tokens"] == "450,000 (median 280, largest 3,200)"
     assert rows["  gpt-4.1"] == "1,499 requests, 449,000 tokens, largest 3,200"
     assert rows["cost"] == "0.4500 USD (input only)"
@@ -64,3 +64,10 @@ def test_what_is_not_known_is_said() -> None:
     assert rows["parts"] == "not known without a limit; give --limit"
     assert rows["cost"] == "no price is known for x"
     assert rows["provider"] == "the provider was not asked: no key"
+
+
+def test_parts_without_a_limit_are_the_least_that_requests_and_bytes_allow() -> None:
+    """One part is not said to be under a limit that nobody knows."""
+    rows = dict(summary(report(parts=1, holds_s=None), now=START))
+
+    assert rows["parts"] == "at least 1 provider batch, by requests and bytes; the limit is not known (give --limit)"

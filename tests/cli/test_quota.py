@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -52,3 +56,29 @@ def test_moments() -> None:
     assert moment(None, NOW) == "–"
     assert moment(NOW - 5, NOW) == "now"
     assert moment(NOW + 90, NOW).endswith("(in 1 min 30 s)")
+
+
+def test_no_network_is_said_with_what_to_do_and_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    """4: nothing is wrong with the command, so the same again may do."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sluicegate", "quota", "--base-url", "http://127.0.0.1:9/v1", "--state", str(tmp_path)],
+        env=os.environ | {"OPENAI_API_KEY": "any"}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 4, done.stderr
+    assert "try again" in done.stderr
+
+
+def test_a_watch_survives_a_first_look_that_fails(tmp_path: Path) -> None:
+    """It says so, and looks again."""
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "sluicegate", "quota", "--watch", "--poll", "0.1s", "--base-url", "http://127.0.0.1:9/v1",
+         "--state", str(tmp_path)],
+        env=os.environ | {"OPENAI_API_KEY": "any"}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert watch.stdout is not None
+    said = [watch.stdout.readline(), watch.stdout.readline()]
+    watch.terminate()
+    watch.communicate()
+
+    assert all("trying again" in line for line in said)

@@ -16,7 +16,9 @@ from sluicegate.cli.words import clock, date, safe, some
 
 def _epilogue(*examples: str) -> str:
     lines = "".join(f"  sluicegate batches {example}\n" for example in examples)
-    return f"Examples:\n{lines}\nExit codes:\n  0  done\n  2  usage or settings\n  5  the provider refuses (sign-in)"
+    codes = ("0  done", "2  usage or settings", "4  the provider does not answer; try again",
+             "5  the provider refuses (sign-in)")  # fmt: skip
+    return f"Examples:\n{lines}\nExit codes:\n" + "\n".join(f"  {code}" for code in codes)
 
 
 app = App(name="batches", help_epilogue=_epilogue("list", "show run_4k2m0q7xw9ab"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sluicegate.cli.words import clock, count, money, safe, size, some, span
@@ -64,9 +64,8 @@ def summary(report: Mapping[str, Any], *, now: float) -> list[tuple[str, str]]:
     Args:
         now: Unix seconds.
     """
-    files = [safe(str(name["file"] if isinstance(name, Mapping) else name)) for name in _files(report)]
-    rows = [("files", files[0] if len(files) == 1 else some(len(files), "file"))] if files else []
-    rows += [
+    rows = [
+        ("files", count(report["files"])),
         ("requests", count(report["requests"])),
         ("bytes", size(report["bytes"])),
         ("tokens", _tokens(report)),
@@ -85,18 +84,16 @@ def summary(report: Mapping[str, Any], *, now: float) -> list[tuple[str, str]]:
     rows.append(("cost", f"{money(cost)} ({note})" if cost is not None and note else note or money(cost)))
     parts, holds = report.get("parts"), report.get("holds_s")
     if parts is not None:
-        rows.append(("parts", some(int(parts), "provider batch", "provider batches") + " under the limit"))
+        batches = some(int(parts), "provider batch", "provider batches")
+        known = f"{batches} under the limit"
+        rows.append(("parts", known if holds is not None else f"at least {batches}, by requests and bytes; the limit is "
+                                                              "not known (give --limit)"))  # fmt: skip
     if holds is not None:
         rows.append(("holds", f"the deployment for about {span(holds)}"))
     if parts is None and holds is None:
         rows.append(("parts", "not known without a limit; give --limit"))
     rows += _provider(report.get("provider"), now)
     return rows
-
-
-def _files(report: Mapping[str, Any]) -> Sequence[Any]:
-    files = report.get("files")
-    return files if isinstance(files, Sequence) and not isinstance(files, str) else []
 
 
 def _tokens(report: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 
 from sluicegate import __version__
 from sluicegate.cli.options import STDIN_WORD
-from sluicegate.errors import Interrupted, SluicegateError
+from sluicegate.errors import BackendError, Interrupted, SluicegateError
 
 EXIT_USAGE: Final = 2
 EXIT_UNEXPECTED: Final = 70
@@ -136,6 +136,7 @@ Result and error files stay where they are.""",
 Exit codes:
   0  done
   2  usage or settings
+  4  the provider does not answer; try again
   5  the provider refuses (sign-in)""",
     sort_key=6,
 )
@@ -216,7 +217,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
         traceback.print_exception(error)
     if isinstance(error, SluicegateError):
         # A stop that was asked for is no error.
-        _complain(str(error) if isinstance(error, Interrupted) else f"error: {error}")
+        _complain(str(error) if isinstance(error, Interrupted) else f"error: {_sentence(error)}")
         return error.exit_code
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         where = f"{error.filename}: " if error.filename is not None else ""
@@ -228,6 +229,13 @@ def _failed(error: Exception, *, debug: bool) -> int:
         "in the issue tracker, with the traceback that --debug (or SLUICEGATE_DEBUG=1) shows."
     )
     return EXIT_UNEXPECTED
+
+
+def _sentence(error: SluicegateError) -> str:
+    if not isinstance(error, BackendError):
+        return str(error)
+    said = str(error).rstrip(".")
+    return f"the provider did not do what was asked: {said}. Check the network and the address, and try again"
 
 
 _OF_THE_MACHINE: Final = frozenset(

@@ -35,6 +35,7 @@ app = App(
 Exit codes:
   0  shown
   2  usage or settings
+  4  the provider does not answer; try again
   5  the provider refuses (sign-in)""",
 )
 
@@ -71,12 +72,12 @@ async def _rows(settings: Settings) -> list[QuotaRow]:
 
 
 async def _watch(settings: Settings, *, as_json: bool) -> None:
-    """Until cancelled. A list that cannot be read, once it could be, is said and read again at the next turn."""
+    """Until cancelled. A list that cannot be read is said, and read again at the next turn."""
     from rich.console import Group as Lines
     from rich.live import Live
     from rich.text import Text
 
-    rows = await _rows(settings)
+    rows: list[QuotaRow] = []
     out = output.console()
     live = Live(console=out, auto_refresh=False) if output.is_live(out) and not as_json else None
     if live is not None:
@@ -84,26 +85,28 @@ async def _watch(settings: Settings, *, as_json: bool) -> None:
     trouble: str | None = None
     try:
         while True:
-            now = time.time()
-            if as_json:
-                output.print_json([asdict(row) for row in rows])
-            else:
-                note = f"{clock(now, now)}  " + (trouble or f"next look in {span(settings.poll)}; Ctrl-C ends")
-                shown = Lines(
-                    show(rows, now=now, width=out.width, glyphs=glyphs_of(out)),
-                    Text(note, style="yellow" if trouble else "dim"),
-                )
-                if live is not None:
-                    live.update(shown, refresh=True)
-                else:
-                    out.print(shown)
-            await asyncio.sleep(settings.poll)
             try:
                 rows, trouble = await _rows(settings), None
             except BackendError as error:
                 trouble = (
                     f"the provider's list cannot be read: {safe(str(error))}; trying again in {span(settings.poll)}"
                 )
+            now = time.time()
+            if as_json:
+                if trouble is None:
+                    output.print_json([asdict(row) for row in rows])
+                else:
+                    output.complain(trouble)
+            else:
+                note = f"{clock(now, now)}  " + (trouble or f"next look in {span(settings.poll)}; Ctrl-C ends")
+                said = Text(note, style="yellow" if trouble else "dim")
+                table = show(rows, now=now, width=out.width, glyphs=glyphs_of(out))
+                shown = Lines(table, said) if rows or trouble is None else Lines(said)
+                if live is not None:
+                    live.update(shown, refresh=True)
+                else:
+                    out.print(shown)
+            await asyncio.sleep(settings.poll)
     finally:
         if live is not None:
             live.stop()
@@ -194,6 +197,7 @@ Every live run on this data folder obeys at its next turn.
 Exit codes:
   0  done
   2  usage or settings
+  4  the provider does not answer; try again
   5  the provider refuses (sign-in)"""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sluicegate.core.admission import PARTS_USUAL
@@ -60,3 +60,21 @@ def when(row: QuotaRow, *, tokens: int, largest: int, now: float) -> dict[str, A
     done = None if starts is None else max(starts, row.idle_at or starts) + life * max(1.0, (tokens - fits) / row.limit)
     note = f"of {tokens:,} tokens, {fits:,} fit now; the limit is {row.limit:,} (known from: {row.limit_source})"
     return {"fits_now": fits, "first_part_at": starts, "done_at": done, "note": note}
+
+
+def together(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What :func:`when` says of each deployment, as one: the first part is the earliest, all is done with the last.
+
+    What one deployment does not tell, the whole does not either, but for what fits and the first part.
+    """
+    if len(answers) == 1:
+        return dict(next(iter(answers.values())))
+    fits = [one["fits_now"] for one in answers.values() if one["fits_now"] is not None]
+    starts = [one["first_part_at"] for one in answers.values() if one["first_part_at"] is not None]
+    ends = [one["done_at"] for one in answers.values()]
+    return {
+        "fits_now": sum(fits) if fits else None,
+        "first_part_at": min(starts, default=None),
+        "done_at": None if None in ends else max(ends, default=None),
+        "note": "; ".join(f"{name}: {one['note']}" for name, one in answers.items()),
+    }

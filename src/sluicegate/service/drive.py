@@ -74,8 +74,7 @@ class _State:
     collect_again_at: dict[str, float] = field(default_factory=dict)
     clean_again_at: dict[str, float] = field(default_factory=dict)
     shown_at: float = 0.0
-    refusal: str | None = None
-    learned: str | None = None
+    ear: overview.Ear = field(default_factory=overview.Ear)
     cancelled: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
 
@@ -387,15 +386,17 @@ class Driver:
         self._state.shown_at = now
         reasons = [f"{name}: {held.reason}" for name, held in self._state.reasons.items()]
         waits_for = few(reasons, between="; ") or "room is being filled"
-        self._show(
-            await self._ctx.store.read(
-                lambda tx: overview.progress(
-                    tx, tx.run(self._run_id) or self._run, self._ctx.policy, now, live, settled=self._joiner.settled,
-                    failed=self._joiner.failed, started_at=self._started_at, waits_for=waits_for,
-                    last_refusal=self._state.refusal, learned=self._state.learned,
-                )
-            )
-        )  # fmt: skip
+        ear = self._state.ear
+
+        def read(tx: Tx) -> Progress:
+            ear.hear(tx, self._run_id)
+            return overview.progress(
+                tx, tx.run(self._run_id) or self._run, self._ctx.policy, now, live, settled=self._joiner.settled,
+                failed=self._joiner.failed, started_at=self._started_at, waits_for=waits_for,
+                last_refusal=ear.refusal, learned=ear.learned,
+            )  # fmt: skip
+
+        self._show(await self._ctx.store.read(read))
 
     async def _sleep(self, live: int) -> None:
         """Until something of ours is done, another process has changed something, or the next turn is due.
@@ -519,13 +520,6 @@ class Driver:
         tasks = [task for key, task in self._state.tasks.items() if key.startswith(("clean-", "collect-"))]
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_WAIT_S)
-
-    def heard(self, kind: EventKind, sentence: str) -> None:
-        """Remember the last refusal and what was learned, for the screen."""
-        if kind is EventKind.REFUSED:
-            self._state.refusal = sentence
-        elif kind in (EventKind.LIMIT_CHANGED, EventKind.CALIBRATED):
-            self._state.learned = sentence
 
 
 async def live_runs(ctx: Context) -> frozenset[str]:

@@ -413,6 +413,8 @@ class _Rejoined:
 
 def _opened(name: str) -> BinaryIO:
     if name == "-":
+        if sys.stdin is None:
+            raise UsageError("- is standard input, and that is closed; pipe the requests in, or name a file")
         return cast(BinaryIO, os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
     path = Path(name)
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import msgspec
 
 from sluicegate.core import belief, forecast
 from sluicegate.core.lifecycle import Stage
-from sluicegate.core.report import Progress, QuotaRow
+from sluicegate.core.report import Event, EventKind, Progress, QuotaRow
 from sluicegate.core.rows import DeploymentRow, RunRow, scope
 from sluicegate.ports import Tx
 from sluicegate.service import scheduler
@@ -40,6 +41,25 @@ def _aimed_at(tx: Tx, tenant: str) -> set[str]:
         table = msgspec.json.decode(names) if names else {}
         found |= {redirect or table.get(model, model) for _, model in msgspec.json.decode(groups)}
     return found
+
+
+@dataclass(slots=True)
+class Ear:
+    """Hears what is told of a run, whoever tells it: the rows are the truth, so a follower hears the driver too."""
+
+    after: int = 0
+    refusal: str | None = None
+    learned: str | None = None
+
+    def hear(self, tx: Tx, run: str) -> list[Event]:
+        """The run's events since the last time."""
+        found = tx.events(run=run, after=self.after)
+        for self.after, event in found:
+            if event.kind is EventKind.REFUSED:
+                self.refusal = event.sentence
+            elif event.kind in (EventKind.LIMIT_CHANGED, EventKind.CALIBRATED):
+                self.learned = event.sentence
+        return [event for _, event in found]
 
 
 def quota(

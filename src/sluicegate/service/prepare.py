@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -27,6 +27,9 @@ from sluicegate.service.giving_up import in_one
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, copy_in_sync, inspect
 from sluicegate.service.work import Work, load
 
+SAID: Final = 3
+"""Problems that a refusal tells in its sentence; it carries all that are listed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -37,6 +40,7 @@ class Request:
         output, errors: A file for one input, a folder for several; None: beside each input.
         redirect: ``--deployment``; ``cap``: ``--limit``; ``names``: name in the inputs → deployment.
         tenant, due_at: Of a batch at the gateway.
+        handed_in: The input is a file that the person has not seen (``submit``).
     """
 
     inputs: tuple[str, ...]
@@ -49,6 +53,7 @@ class Request:
     due_at: float | None = None
     skip_bad: bool = False
     new: bool = False
+    handed_in: bool = False
 
 
 def destinations(request: Request) -> list[tuple[str, str]]:
@@ -186,10 +191,16 @@ def refuse_errors(inspection: Inspection, request: Request) -> None:
     """Raise InputRefused if the check found errors that are not to be skipped."""
     count = inspection.problems.errors
     if count and not (request.skip_bad and any(_good(index.flags) for index in inspection.indexes)):
+        problems = [problem for problem in inspection.problems.listed if problem.severity == "error"]
+        where = "the requests" if request.handed_in else ", ".join(request.inputs)
+        said = "; ".join(f"line {problem.line:,}: {problem.message.rstrip('.')}" for problem in problems[:SAID])
+        # What was read from a pipe or handed in cannot be read again.
+        again = "" if request.handed_in or "-" in request.inputs else "`sluicegate check` lists them; "
         raise InputRefused(
-            f"the check found {count:,} {'error' if count == 1 else 'errors'} in {', '.join(request.inputs)}; nothing was "
-            "submitted. "
-            "`sluicegate check` lists them; --skip-bad runs the good lines and puts the bad ones in the error file"
+            f"the check found {count:,} {'error' if count == 1 else 'errors'} in {where}; nothing was submitted "
+            f"({said}{'; …' if count > SAID else ''}). {again}"
+            "--skip-bad runs the good lines and puts the bad ones in the error file",
+            problems=tuple(map(asdict, problems)),
         )
 
 

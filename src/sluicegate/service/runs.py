@@ -12,11 +12,11 @@ from sluicegate.core import submission
 from sluicegate.core.ledger import Dimension
 from sluicegate.core.lifecycle import RunState, Stage
 from sluicegate.core.prices import cost
-from sluicegate.core.report import EventKind, Progress, RunResult
+from sluicegate.core.report import Event, EventKind, Progress, RunResult
 from sluicegate.core.rows import BatchRow, PartRow, RunRow
 from sluicegate.core.types import ProviderBatch, Usage
 from sluicegate.errors import Conflict, Interrupted, NotFound, Throttled, Unavailable, UsageError, retry_after_of
-from sluicegate.ports import Tx
+from sluicegate.ports import Store, Tx
 from sluicegate.service import overview, submitter, watcher
 from sluicegate.service.adopt import adopt
 from sluicegate.service.context import Context, note
@@ -54,10 +54,10 @@ async def perform(
         Interrupted, ProviderRefused, CostLimitExceeded: as :meth:`Driver.run`; Interrupted also when a follower is stopped.
         UsageError: the provider has batches of the same inputs that this data folder does not know, or cannot adopt.
     """
-    followed = False
+    followed: overview.Ear | None = None
     while not ctx.lock.acquire(lock_name(run.id)):
-        if not followed:
-            followed = True
+        if followed is None:
+            followed = overview.Ear()
             await note(
                 ctx, EventKind.FOLLOWING,
                 f"run {run.id} is driven by another process of yours; following it", run=run.id,
@@ -65,13 +65,15 @@ async def perform(
         if stop.is_set():
             # Without the lock nothing may be touched: the run is another process's.
             raise Interrupted(f"stopped following; the process that drives run {run.id} goes on")
-        await _follow(ctx, run, show, started_at)
+        await _follow(ctx, run, show, started_at, followed)
         await ctx.clock.sleep(FOLLOW_S)
     try:
+        if followed is not None:
+            await _follow(ctx, run, show, started_at, followed)  # its last words
         fresh = await ctx.store.transact(lambda tx: tx.run(run.id))
         if fresh is None:
             raise UsageError(f"run {run.id} has just been removed (sluicegate prune); the same command runs it anew")
-        finished = followed and fresh.state is RunState.FINISHED
+        finished = followed is not None and fresh.state is RunState.FINISHED
         if take_up is not None:
             taken = await take_up(fresh, finished)
             finished, fresh = finished and taken is None, taken or fresh
@@ -90,22 +92,32 @@ async def perform(
         ctx.lock.release(lock_name(run.id))
 
 
-async def _follow(ctx: Context, run: RunRow, show: Callable[[Progress], None] | None, started_at: float) -> None:
+async def _follow(
+    ctx: Context, run: RunRow, show: Callable[[Progress], None] | None, started_at: float, ear: overview.Ear
+) -> None:
+    """Show what the process that drives the run does, and tell what it tells from now on."""
     if show is None:
         return
     now = ctx.clock.now()
+    begins = ear.after == 0
 
-    def read(tx: Tx) -> Progress:
+    def read(tx: Tx) -> tuple[Progress, list[Event]]:
+        told = ear.hear(tx, run.id)
         row = tx.run(run.id) or run
         batches = tx.batches(run.id)
         failed = sum(batch.err_lines for batch in batches)
         settled = sum(batch.written for batch in batches)
-        return overview.progress(
+        progress = overview.progress(
             tx, row, ctx.policy, now, frozenset({run.id}), settled=settled, failed=failed, started_at=started_at,
-            waits_for="another process drives this run", last_refusal=None, learned=None,
+            waits_for="another process drives this run", last_refusal=ear.refusal, learned=ear.learned,
         )  # fmt: skip
+        return progress, told
 
-    show(await ctx.store.transact(read))
+    progress, told = await ctx.store.transact(read)
+    for event in told:
+        if not begins and event.kind is not EventKind.FOLLOWING:
+            ctx.listen(event)
+    show(progress)
 
 
 async def _meet_others_at_last(ctx: Context, run: RunRow, ways: Ways, stop: asyncio.Event) -> None:
@@ -202,7 +214,7 @@ def cost_of(ctx: Context, run: RunRow, parts: list[PartRow]) -> float | None:
     return total
 
 
-async def find(ctx: Context, id_: str) -> tuple[RunRow | None, list[PartRow]]:
+async def find(store: Store, id_: str) -> tuple[RunRow | None, list[PartRow]]:
     """The run, or the parts, that an id of ours or of the provider names.
 
     Raises:
@@ -218,7 +230,7 @@ async def find(ctx: Context, id_: str) -> tuple[RunRow | None, list[PartRow]]:
                 return tx.run(batch.run), tx.parts(run=batch.run)
         return None, [part for part in tx.parts() if id_ in (part.id, part.provider_batch)]
 
-    run, parts = await ctx.store.transact(read)
+    run, parts = await store.transact(read)
     if run is None and not parts:
         raise UsageError(f"no run, batch, part or provider batch has the id {id_}; `sluicegate batches list` shows all")
     return run, parts
@@ -226,7 +238,7 @@ async def find(ctx: Context, id_: str) -> tuple[RunRow | None, list[PartRow]]:
 
 async def cancel(ctx: Context, id_: str) -> dict[str, Any]:
     """Cancel what is at the provider for a run or part; results that exist are still collected by the next start."""
-    run, parts = await find(ctx, id_)
+    run, parts = await find(ctx.store, id_)
     cancelled, ended = [], []
     held = [part for part in parts if part.stage is Stage.HELD and part.provider_batch is not None]
     for part in held:
@@ -252,7 +264,7 @@ async def cancel(ctx: Context, id_: str) -> dict[str, Any]:
 
 async def salvage(ctx: Context, id_: str) -> dict[str, Any]:
     """Let requests that ended in the error file for a passing reason wait again, whatever ``--attempts`` says."""
-    run, parts = await find(ctx, id_)
+    run, parts = await find(ctx.store, id_)
     if run is None:
         run = await ctx.store.transact(lambda tx: tx.run(parts[0].run))
     assert run is not None, "a part belongs to a run"
@@ -267,7 +279,7 @@ async def salvage(ctx: Context, id_: str) -> dict[str, Any]:
 
 async def forget(ctx: Context, id_: str) -> dict[str, Any]:
     """Give up provider batches that are gone, by hand and on record; their requests wait again."""
-    _, parts = await find(ctx, id_)
+    _, parts = await find(ctx.store, id_)
     given_up = []
     for part in parts:
         if part.stage is Stage.HELD:
@@ -279,9 +291,9 @@ async def forget(ctx: Context, id_: str) -> dict[str, Any]:
     return {"id": id_, "forgotten": given_up}
 
 
-async def describe(ctx: Context, id_: str) -> dict[str, Any]:
+async def describe(store: Store, id_: str) -> dict[str, Any]:
     """A run with its batches and parts, and the history of each part in words."""
-    run, parts = await find(ctx, id_)
+    run, parts = await find(store, id_)
 
     def read(tx: Tx) -> dict[str, Any]:
         row = run or tx.run(parts[0].run)
@@ -296,7 +308,7 @@ async def describe(ctx: Context, id_: str) -> dict[str, Any]:
             "parts": [_part(tx, part) for part in parts],
         }  # fmt: skip
 
-    return await ctx.store.transact(read)
+    return await store.transact(read)
 
 
 def _part(tx: Tx, part: PartRow) -> dict[str, Any]:
