@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-AS_OF: Final = "2026-11-23"
-
 BATCH_PRICES: Final[dict[str, tuple[float, float]]] = {
     "gpt-5.6-sol": (2.00, 10.00),
     "gpt-5.6-terra": (1.00, 6.00),
