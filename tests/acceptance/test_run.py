@@ -260,7 +260,7 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(provider: RunningEmulator, r
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 4, output
-    assert "batches cancel" in output
+    assert "batches cancel" in output and f"--state {requests.parent / 'state'}" in output.partition("to cancel:")[2]
 
     code, output = run(provider, requests)
     assert code == 0, output

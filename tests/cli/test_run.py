@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from sluicegate.cli import run as cli
-from sluicegate.cli.run import JsonReporter, LineReporter, drive, event_json, how_to_go_on, result_rows
+from sluicegate.cli.run import JsonReporter, LineReporter, drive, event_json, how_to_cancel, how_to_go_on, result_rows
 from sluicegate.core.report import RunResult
 from sluicegate.errors import InputRefused, Interrupted
 from tests.cli.scripted import EVENTS, RUN, progress, report, result
@@ -121,6 +122,15 @@ def test_thirty_files_are_not_thirty_lines() -> None:
 def test_going_on_never_starts_anew() -> None:
     """--new would pay again; odd names are quoted."""
     assert how_to_go_on(["run", "a b.jsonl", "--new", "-o", "x"]) == "  to go on:   sluicegate run 'a b.jsonl' -o x"
+
+
+def test_the_command_that_cancels_looks_where_the_run_looked() -> None:
+    """Another data folder does not know the run, and another address not its batches."""
+    words = "run a.jsonl --state '/my data' -o x --base-url=http://h/v1 --limit 1K --set k=v"
+
+    assert how_to_cancel(shlex.split(words), RUN) == (
+        f"  to cancel:  sluicegate batches cancel {RUN} --state '/my data' --base-url=http://h/v1 --set k=v"
+    )
 
 
 async def until_stopped(hooks: Hooks, began: asyncio.Event) -> RunResult:

@@ -407,14 +407,27 @@ class Brake:
         """``said``, and how to go on and how to cancel."""
         if self.run is None:
             return f"{said}; nothing was submitted by this start"
-        return f"{said}\n{how_to_go_on(sys.argv[1:])}" + (
-            "" if "batches cancel" in said else f"\n  to cancel:  sluicegate batches cancel {self.run}"
-        )
+        return f"{said}\n{how_to_go_on(sys.argv[1:])}\n{how_to_cancel(sys.argv[1:], self.run)}"
 
 
 def how_to_go_on(argv: Sequence[str]) -> str:
     """The command that goes on where this one was. ``--new`` would start anew, so it is left out."""
     return "  to go on:   " + shlex.join(["sluicegate", *(word for word in argv if word != "--new")])
+
+
+WHERE: Final = ("--base-url", "--azure-endpoint", "--api-version", "--state", "--config", "--set")
+"""Options that say which data folder and which provider: what is cancelled is found with them only."""
+
+
+def how_to_cancel(argv: Sequence[str], run: str) -> str:
+    """The command that cancels what ``run`` has at the provider, with those options of ``argv`` that it needs."""
+    chosen: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name in WHERE:
+            chosen += [word] if equals else [word, next(words, "")]
+    return "  to cancel:  " + shlex.join(["sluicegate", "batches", "cancel", run, *chosen])
 
 
 def drive(reporter: Reporter, start: Callable[[Mapping[str, Any]], Coroutine[Any, Any, RunResult]]) -> int:

@@ -490,8 +490,8 @@ class Driver:
                 await submitter.withdraw(ctx, part.id)
         held = sum(1 for part in parts if part.stage in (Stage.SUBMITTING, Stage.HELD))
         raise Interrupted(
-            f"{why}; {held} provider batches go on at the provider and are collected by the next start of the same "
-            f"command. To cancel them: sluicegate batches cancel {self._run_id}"
+            f"{why}; {held} provider batches of run {self._run_id} go on at the provider and are collected by the next "
+            "start of the same command"
         )
 
     async def _finish(self) -> None:
