@@ -52,9 +52,10 @@ class Creates:
         head = f"POST /v1/batches HTTP/1.1\r\nhost: x\r\napi-key: {self._served.key}\r\ncontent-length: {len(body)}\r\n\r\n"
         with socket.create_connection((place.hostname, place.port)) as wire:
             wire.sendall(head.encode() + body)
-        limit = time.monotonic() + 30
-        while not (made := self._served.client().batches.list().data) and time.monotonic() < limit:
-            time.sleep(0.05)
+            client = self._served.client()
+            limit = time.monotonic() + 60
+            while not (made := client.batches.list().data) and time.monotonic() < limit:
+                time.sleep(0.05)
         return made[0].id
 
     def a_minute_ago(self) -> None:
