@@ -116,7 +116,8 @@ def served(storage: Storage, tmp_path: Path) -> Iterator[Served]:
 
 def call(served: Served, method: str, path: str, **content: Any) -> httpx2.Response:
     return httpx2.request(
-        method, f"{served.url}/openai{path}?api-version=2025-03-01-preview", headers={"api-key": served.key}, **content
+        method, f"{served.url}/openai{path}?api-version=2025-03-01-preview", headers={"api-key": served.key},
+        timeout=30, **content,
     )  # fmt: skip
 
 
