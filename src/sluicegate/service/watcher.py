@@ -135,7 +135,7 @@ async def _read(ctx: Context, sight: Sight, tracked: Mapping[str, float]) -> tup
             missing.pop(batch.id, None)
         oldest = min((b.created_at for b in page.batches if b.created_at is not None), default=None)
         after = page.next_after
-        if after is None or (oldest is not None and oldest < min(back_to, *missing.values())):
+        if after is None or (oldest is not None and oldest < min([back_to, *missing.values()])):
             sight.complete = True
             sight.newest = max((b.created_at or 0.0 for b in found.values()), default=sight.newest)
             return list(found.values()), True
