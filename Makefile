@@ -33,7 +33,7 @@ test: $(VENV)/.dev ## Everything that guards a commit
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 # Against the emulator by default; `make contract BASE_URL=https://NAME.openai.azure.com DIALECT=azure API_KEY=… MODEL=…`
 # against any other server (docs/contract.md). TESTS=slow adds the clients that are installed for it.

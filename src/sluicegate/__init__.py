@@ -12,10 +12,30 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sluicegate.api import (
+        batches_cancel,
+        batches_cancel_async,
+        batches_forget,
+        batches_forget_async,
+        batches_list,
+        batches_list_async,
+        batches_salvage,
+        batches_salvage_async,
+        batches_show,
+        batches_show_async,
+        cancel_run,
+        cancel_run_async,
         check,
         check_async,
+        prune,
+        prune_async,
         quota,
         quota_async,
+        quota_pause,
+        quota_pause_async,
+        quota_resume,
+        quota_resume_async,
+        quota_set_limit,
+        quota_set_limit_async,
         run,
         run_async,
         submit,
@@ -38,7 +58,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "sluicegate.api": (
-        "check", "check_async", "quota", "quota_async", "run", "run_async", "submit", "submit_async",
+        "batches_cancel", "batches_cancel_async", "batches_forget", "batches_forget_async", "batches_list",
+        "batches_list_async", "batches_salvage", "batches_salvage_async", "batches_show", "batches_show_async",
+        "cancel_run", "cancel_run_async", "check", "check_async", "prune", "prune_async", "quota", "quota_async",
+        "quota_pause", "quota_pause_async", "quota_resume", "quota_resume_async", "quota_set_limit",
+        "quota_set_limit_async", "run", "run_async", "submit", "submit_async",
     ),
     "sluicegate.core.report": ("Event", "EventKind", "Progress", "QuotaRow", "RunResult"),
     "sluicegate.errors": (
@@ -52,8 +76,12 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AuthenticationFailed", "CostLimitExceeded", "DeploymentNotFound", "Event", "EventKind", "InputChanged",
     "InputRefused", "Interrupted", "Progress", "ProviderRefused", "QuotaRow", "RunResult", "Settings",
-    "SluicegateError", "StateUnusable", "UsageError", "__version__", "check", "check_async", "quota", "quota_async",
-    "run", "run_async", "submit", "submit_async",
+    "SluicegateError", "StateUnusable", "UsageError", "__version__", "batches_cancel", "batches_cancel_async",
+    "batches_forget", "batches_forget_async", "batches_list", "batches_list_async", "batches_salvage",
+    "batches_salvage_async", "batches_show", "batches_show_async", "cancel_run", "cancel_run_async", "check",
+    "check_async", "prune", "prune_async", "quota", "quota_async", "quota_pause", "quota_pause_async",
+    "quota_resume", "quota_resume_async", "quota_set_limit", "quota_set_limit_async", "run", "run_async", "submit",
+    "submit_async",
 ]  # fmt: skip
 
 

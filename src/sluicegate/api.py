@@ -21,6 +21,7 @@ from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.workers import ThreadWorkers
 from sluicegate.answers import Answers, is_ending, loop_in_thread
 from sluicegate.core.forecast import together, when
+from sluicegate.core.limits import parse_tokens
 from sluicegate.core.prices import cost
 from sluicegate.core.report import Event, Progress, QuotaRow, RunResult
 from sluicegate.core.rows import RunRow, scope
@@ -32,7 +33,7 @@ from sluicegate.service import overview, prepare, runs, watcher
 from sluicegate.service.context import Context
 from sluicegate.service.drive import ensure_deployment, lock_name
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect, open_plain
-from sluicegate.service.prune import prune
+from sluicegate.service.prune import prune as prune_runs
 from sluicegate.service.retention import drop_old_litter
 from sluicegate.settings import Settings
 from sluicegate.wiring import context, rows
@@ -155,6 +156,66 @@ async def _answers(folder: Path, start: Callable[..., Coroutine[Any, Any, RunRes
     return Answers(output, errors, partial(start, str(folder / REQUESTS), output=output, errors=errors))
 
 
+def quota_pause(deployment: str, **options: Any) -> QuotaRow:
+    """As ``sluicegate quota pause``; ``options`` are settings."""
+    return _now(quota_pause_async(deployment, settings=settings_of(options)))
+
+
+def quota_resume(deployment: str, **options: Any) -> QuotaRow:
+    """As ``sluicegate quota resume``; ``options`` are settings."""
+    return _now(quota_resume_async(deployment, settings=settings_of(options)))
+
+
+def quota_set_limit(deployment: str, tokens: int | str | None, /, **options: Any) -> QuotaRow:
+    """As ``sluicegate quota set-limit``; ``tokens`` as a number or as ``"30K"``, None takes the cap back.
+
+    Raises:
+        UsageError: it is no number of tokens.
+    """
+    try:
+        cap = parse_tokens(tokens) if isinstance(tokens, str) else tokens
+    except ValueError as error:
+        raise UsageError(f"tokens: {error}") from None
+    if cap is not None and cap < 1:
+        raise UsageError("tokens must be at least 1; quota_pause admits nothing")
+    return _now(quota_set_limit_async(deployment, cap, settings=settings_of(options)))
+
+
+def batches_list(**options: Any) -> list[dict[str, Any]]:
+    """As ``sluicegate batches list --json``; ``options`` are settings."""
+    return _now(batches_list_async(settings=settings_of(options)))
+
+
+def batches_show(id: str, **options: Any) -> dict[str, Any]:
+    """As ``sluicegate batches show ID --json``; ``options`` are settings."""
+    return _now(batches_show_async(id, settings=settings_of(options)))
+
+
+def batches_cancel(id: str, **options: Any) -> dict[str, Any]:
+    """As ``sluicegate batches cancel ID --json``; ``options`` are settings."""
+    return _now(batches_cancel_async(id, settings=settings_of(options)))
+
+
+def batches_salvage(id: str, **options: Any) -> dict[str, Any]:
+    """As ``sluicegate batches salvage ID --json``; ``options`` are settings."""
+    return _now(batches_salvage_async(id, settings=settings_of(options)))
+
+
+def batches_forget(id: str, **options: Any) -> dict[str, Any]:
+    """As ``sluicegate batches forget ID --json``; ``options`` are settings."""
+    return _now(batches_forget_async(id, settings=settings_of(options)))
+
+
+def cancel_run(inputs: Inputs, **options: Any) -> dict[str, Any]:
+    """As ``sluicegate run INPUT… --cancel``; ``options`` are settings."""
+    return _now(cancel_run_async(inputs, settings=settings_of(options)))
+
+
+def prune(*, keep_days: float = 7.0, dry_run: bool = False, **options: Any) -> dict[str, Any]:
+    """As ``sluicegate prune --json``; ``options`` are settings."""
+    return _now(prune_async(settings=settings_of(options), keep_days=keep_days, dry_run=dry_run))
+
+
 def settings_of(options: dict[str, Any]) -> Settings:
     """Settings from keyword arguments, the environment and sluicegate.toml."""
     given = options.pop("settings", None)
@@ -266,7 +327,7 @@ def report_of(inspection: Inspection, settings: Settings, dialect: Dialect) -> d
     output = settings.expected_output_tokens
     for name, sums in report["by_model"].items():
         model = settings.models.get(name, name)
-        prices = {key: (price.input, price.output) for key, price in settings.prices.items()}
+        prices = {key: price.all for key, price in settings.prices.items()}
         one = cost(model, sums["tokens"], (output or 0) * sums["requests"], prices=prices)
         if one is None:
             missing.append(name)
@@ -392,15 +453,26 @@ async def _live(ctx: Context) -> frozenset[str]:
     return frozenset(run.id for run in known if not run.state.final and not ctx.lock.is_free(lock_name(run.id)))
 
 
-async def quota_override_async(deployment: str, action: str, limit: int | None, *, settings: Settings) -> QuotaRow:
-    """Pause or resume a deployment, or set its limit by hand (None: take the override back)."""
+async def quota_pause_async(deployment: str, *, settings: Settings) -> QuotaRow:
+    """Let nothing more go to a deployment, whoever runs work on this data folder, until it is resumed."""
+    return await _override(settings, deployment, paused=True)
+
+
+async def quota_resume_async(deployment: str, *, settings: Settings) -> QuotaRow:
+    """Take a pause back."""
+    return await _override(settings, deployment, paused=False)
+
+
+async def quota_set_limit_async(deployment: str, limit: int | None, *, settings: Settings) -> QuotaRow:
+    """Cap a deployment's enqueued tokens by hand for this data folder; None takes the cap back."""
+    return await _override(settings, deployment, cap_override=limit)
+
+
+async def _override(settings: Settings, deployment: str, **changes: Any) -> QuotaRow:
     async with context(settings) as ctx:
         await ensure_deployment(ctx, ctx.backend.resource, deployment)
-        actions: dict[str, dict[str, Any]] = {
-            "pause": {"paused": True}, "resume": {"paused": False}, "set-limit": {"cap_override": limit},
-        }  # fmt: skip
         key = scope(ctx.backend.resource, deployment)
-        await ctx.store.transact(lambda tx: tx.update_deployment(key, **actions[action]))
+        await ctx.store.transact(lambda tx: tx.update_deployment(key, **changes))
         return await _row(ctx, deployment)
 
 
@@ -453,6 +525,6 @@ async def cancel_run_async(inputs: Inputs, *, settings: Settings) -> dict[str, A
 async def prune_async(*, settings: Settings, keep_days: float, dry_run: bool) -> dict[str, Any]:
     """Remove what runs that finished more than ``keep_days`` ago keep in the data folder and at the provider."""
     async with context(settings) as ctx:
-        done = await prune(ctx, keep_s=keep_days * 86_400, dry_run=dry_run)
+        done = await prune_runs(ctx, keep_s=keep_days * 86_400, dry_run=dry_run)
         done["bytes"] += await drop_old_litter(ctx, dry_run=dry_run)
         return done

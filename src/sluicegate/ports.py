@@ -267,6 +267,9 @@ class Tx(Protocol):
     def put_demand(self, row: DemandRow) -> None:
         """Add or replace; ``tokens`` 0 removes it."""
 
+    def forget_events(self, before: float) -> None:
+        """Delete events that belong to no run and are older than ``before``, Unix seconds."""
+
     def add_event(self, event: Event) -> None:
         """Append to the record of what happened."""
 

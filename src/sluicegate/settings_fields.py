@@ -83,6 +83,11 @@ class Price(BaseModel):
     output: Annotated[float, Field(ge=0)] = 0.0
     cached_input: Annotated[float, Field(ge=0)] | None = None
 
+    @property
+    def all(self) -> tuple[float, float | None, float]:
+        """Input, cached input, output, as :mod:`sluicegate.core.prices` has them."""
+        return self.input, self.cached_input, self.output
+
 
 Prices = Annotated[dict[str, Price], BeforeValidator(table)]
 Models = Annotated[dict[str, str], BeforeValidator(table)]

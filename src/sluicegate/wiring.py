@@ -36,7 +36,7 @@ def policy_of(settings: Settings, dialect: Dialect) -> Policy:
         file_expiry_s=None if settings.file_expiry is None else round(settings.file_expiry),
         keep_provider_files=settings.keep_provider_files, max_cost=settings.max_cost,
         expected_output_tokens=settings.expected_output_tokens, models=dict(settings.models),
-        prices={name: (price.input, price.output) for name, price in settings.prices.items()},
+        prices={name: price.all for name, price in settings.prices.items()},
     )  # fmt: skip
 
 

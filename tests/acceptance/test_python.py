@@ -146,3 +146,23 @@ def test_a_closed_standard_input_is_said() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 2 and "standard input" in done.stderr, done.stderr
+
+
+def test_what_commands_do_by_hand_the_library_does_under_their_names(
+    provider: RunningEmulator, tmp_path: Path
+) -> None:  # fmt: skip
+    """List, show, pause, cap, resume and prune, each giving what ``--json`` prints."""
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps(request("a")) + "\n")
+    where = options(provider, tmp_path)
+    result = sluicegate.run(source, **where)
+
+    assert [one["run"] for one in sluicegate.batches_list(**where)] == [result.run]
+    assert sluicegate.batches_show(result.run, **where)["parts"][0]["stage"] == "collected"
+    assert sluicegate.quota_pause("gpt-4.1-batch", **where).deployment == "gpt-4.1-batch"
+    assert sluicegate.quota_set_limit("gpt-4.1-batch", "10K", **where).limit == 10_000
+    with pytest.raises(sluicegate.UsageError, match="at least 1"):
+        sluicegate.quota_set_limit("gpt-4.1-batch", 0, **where)
+    assert sluicegate.quota_resume("gpt-4.1-batch", **where).headroom == 10_000
+    assert sluicegate.prune(keep_days=0, **where)["runs"] == [result.run]
+    assert sluicegate.batches_list(**where) == []

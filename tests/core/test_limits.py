@@ -66,7 +66,9 @@ def test_prices_are_the_models_own_or_none() -> None:
     assert cost("gpt-4.1-2025-04-14", 1_000_000, 1_000_000) == 5.0
     assert cost("gpt-4.1-mini", 1_000_000, 0) == 0.2
     assert cost("prod", 1, 1) is None
-    assert cost("prod", 1_000_000, 0, prices={"prod": (3.0, 0.0)}) == 3.0
+    assert cost("prod", 1_000_000, 0, prices={"prod": (3.0, None, 0.0)}) == 3.0
+    assert cost("gpt-5", 1_000_000, 0, cached_tokens=400_000) == pytest.approx(0.6 * 0.625 + 0.4 * 0.0625)
+    assert cost("gpt-4.1", 1_000_000, 0, cached_tokens=400_000) == 1.0
 
 
 def png(width: int, height: int) -> str:

@@ -136,7 +136,7 @@ def test_no_path_from_a_client_reaches_the_disk(small: Served) -> None:
 
 
 def test_ended_batches_are_forgotten_after_their_time(tmp_path: Path, requests_file: Callable[..., Path]) -> None:
-    """Rows, results and copies go, here and at the provider; the client's own upload stays until it is deleted."""
+    """Rows, results, copies and unused inputs go, here and at the provider; what has an expiry of its own stays till then."""
     with emulator(validating="0.1s", start="0.1s", finalizing="0.1s") as provider:
         served = Served(provider.url, tmp_path / "state", ("--set", "gateway_keep=1s")).start()
         try:
@@ -145,19 +145,21 @@ def test_ended_batches_are_forgotten_after_their_time(tmp_path: Path, requests_f
             batch = client.batches.create(
                 input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
             )
+            hour: Any = {"anchor": "created_at", "seconds": 3_600}
+            kept = client.files.create(file=requests_file(1), purpose="batch", expires_after=hour)
             ended, _ = until_ended(client, batch)
             limit = time.monotonic() + 40
-            while client.batches.list().data and time.monotonic() < limit:
+            while (client.batches.list().data or len(client.files.list().data) > 1) and time.monotonic() < limit:
                 time.sleep(0.3)
 
             assert client.batches.list().data == []
-            assert [one.id for one in client.files.list().data] == [file.id]
+            assert [one.id for one in client.files.list().data] == [kept.id]
             with pytest.raises(openai.NotFoundError):
                 client.files.content(ended.output_file_id)
             assert [
                 p.name for name in ("files", "results", "indexes", "parts") for p in (served.state / name).iterdir()
             ] == []
-            assert client.files.delete(file.id).deleted and left_over(served) == []
+            assert client.files.delete(kept.id).deleted and left_over(served) == []
             at_provider = openai.OpenAI(base_url=f"{provider.url}/v1", api_key="x")
             assert at_provider.files.list().data == []
         finally:

@@ -14,10 +14,11 @@ FORGED = "x\n00:00:00 info    GET /v1/files 200 key=key_forged\x1b[2J\u2028z"
 
 def lines(kind: str, capsys: pytest.CaptureFixture[str], **fields: object) -> list[str]:
     """What a message with an exception, and one with fields, become."""
-    loggers = [logging.getLogger(name) for name in logs.OURS]
+    loggers = [logging.getLogger(name) for name in (*logs.OURS, "uvicorn.error")]
     before = [(one.handlers, one.level, one.propagate) for one in loggers]
     try:
         logs.configure(kind)
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # as uvicorn does, whatever it did in other tests
         try:
             raise ValueError(FORGED)
         except ValueError:

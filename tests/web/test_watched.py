@@ -120,7 +120,10 @@ def test_refused_credentials_make_it_not_ready_and_are_a_reason_not_an_error(
             while client._client.get(f"{served.url}/readyz").status_code == 200 and time.monotonic() < limit:
                 time.sleep(0.1)
             ready = client._client.get(f"{served.url}/readyz")
-            reasons = client.batches.retrieve(batch.id).to_dict()["sluicegate"]["reasons"]
+            reasons: list[str] = []
+            while not any("provider" in reason for reason in reasons) and time.monotonic() < limit:
+                reasons = client.batches.retrieve(batch.id).to_dict()["sluicegate"]["reasons"]
+                time.sleep(0.1)
 
             assert ready.status_code == 503
             assert ready.json()["wrong"] == ["provider: it refuses the gateway's credentials"]

@@ -391,6 +391,10 @@ class SqlTx:
         content = asdict(event) | {"fields": msgspec.json.encode(event.fields).decode(), "version": EVENT_VERSION}
         self._connection.execute(sa.insert(schema.events).values(**content))
 
+    def forget_events(self, before: float) -> None:
+        t = schema.events
+        self._connection.execute(sa.delete(t).where(t.c.run.is_(None), t.c.at < before))
+
     def events(self, *, run: str | None = None, part: str | None = None, after: int = 0) -> list[tuple[int, Event]]:
         t = schema.events
         query = sa.select(t).where(t.c.number > after).order_by(t.c.number)

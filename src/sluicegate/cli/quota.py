@@ -245,7 +245,11 @@ def _override(
     settings = load(common)
     from sluicegate import api
 
-    row = asyncio.run(api.quota_override_async(deployment, action, limit, settings=settings))
+    if action == "set-limit":
+        row = asyncio.run(api.quota_set_limit_async(deployment, limit, settings=settings))
+    else:
+        act = api.quota_pause_async if action == "pause" else api.quota_resume_async
+        row = asyncio.run(act(deployment, settings=settings))
     if common.json:
         output.print_json(asdict(row))
     else:

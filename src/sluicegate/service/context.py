@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from sluicegate.core.prices import Prices
 from sluicegate.core.report import Event, EventKind
 from sluicegate.ports import Backend, Blobs, Clock, Counter, Ids, Lock, Store, Tx, Workers
 
@@ -40,7 +41,7 @@ class Policy:
     max_cost: float | None = None
     expected_output_tokens: int | None = None
     models: Mapping[str, str] = field(default_factory=dict)
-    prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    prices: Mapping[str, Prices] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,8 @@ async def prune(ctx: Context, *, keep_s: float, dry_run: bool, tenants: bool = F
                 await _prune_one(ctx, run, parts, done, dry_run=dry_run)
         finally:
             ctx.lock.release(name)
+    if not dry_run:
+        await ctx.store.transact(lambda tx: tx.forget_events(before))
     return done
 
 

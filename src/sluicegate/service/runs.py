@@ -206,8 +206,9 @@ def cost_of(ctx: Context, run: RunRow, parts: list[PartRow]) -> float | None:
         if part.input_tokens or part.output_tokens:
             name = part.deployment.rpartition("#")[2]
             one = cost(
-                ctx.policy.models.get(name, name), part.input_tokens, part.output_tokens, prices=ctx.policy.prices
-            )
+                ctx.policy.models.get(name, name), part.input_tokens, part.output_tokens,
+                cached_tokens=part.cached_tokens, prices=ctx.policy.prices,
+            )  # fmt: skip
             if one is None:
                 return None
             total += one

@@ -43,7 +43,7 @@ def means(tx: Tx, work: Work, policy: Policy, name: str) -> Means | None:
         waits = part.stage in UNDER_WAY
         one = _cost(
             work, policy, part.group, part.input_tokens + (part.tokens if waits else 0),
-            part.output_tokens + (part.count * (output or 0.0) if waits else 0.0),
+            part.output_tokens + (part.count * (output or 0.0) if waits else 0.0), part.cached_tokens,
         )  # fmt: skip
         if one is None:
             return None
@@ -77,7 +77,9 @@ def _waiting_for(tx: Tx, work: Work, name: str) -> tuple[int, Spans] | None:
     return min(found, key=lambda one: work.ordinal(one[1].spans[0][0]), default=None)
 
 
-def _cost(work: Work, policy: Policy, group: int, input_tokens: float, output_tokens: float) -> float | None:
+def _cost(
+    work: Work, policy: Policy, group: int, input_tokens: float, output_tokens: float, cached_tokens: float = 0.0
+) -> float | None:
     named = work.groups[group].model
     model = policy.models.get(work.deployment_of(group)) or policy.models.get(named, named)
-    return cost(model, input_tokens, output_tokens, prices=policy.prices)
+    return cost(model, input_tokens, output_tokens, cached_tokens=cached_tokens, prices=policy.prices)
