@@ -423,3 +423,12 @@ def test_without_a_network_it_says_so_and_goes_on_when_asked_again(provider: Run
 
     assert process.returncode == 4, output
     assert run(provider, requests)[0] == 0
+
+
+def test_what_is_wrong_with_a_file_as_a_whole_has_no_line(provider: RunningEmulator, tmp_path: Path) -> None:
+    """Exit 3, and the sentence names the file, not a line 0."""
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    code, output = run(provider, empty)
+
+    assert code == 3 and "The input file is empty" in output and "line 0" not in output

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from sluicegate.core import belief, join
+from sluicegate.core.check import Problem
 from sluicegate.core.index import Flag, Group
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import RunState
@@ -193,7 +194,7 @@ def refuse_errors(inspection: Inspection, request: Request) -> None:
     if count and not (request.skip_bad and any(_good(index.flags) for index in inspection.indexes)):
         problems = [problem for problem in inspection.problems.listed if problem.severity == "error"]
         where = "the requests" if request.handed_in else ", ".join(request.inputs)
-        said = "; ".join(f"line {problem.line:,}: {problem.message.rstrip('.')}" for problem in problems[:SAID])
+        said = "; ".join(map(_in_short, problems[:SAID]))
         # What was read from a pipe or handed in cannot be read again.
         again = "" if request.handed_in or "-" in request.inputs else "`sluicegate check` lists them; "
         raise InputRefused(
@@ -202,6 +203,11 @@ def refuse_errors(inspection: Inspection, request: Request) -> None:
             "--skip-bad runs the good lines and puts the bad ones in the error file",
             problems=tuple(map(asdict, problems)),
         )
+
+
+def _in_short(problem: Problem) -> str:
+    """A problem without its remedy; what is wrong with a file as a whole has no line."""
+    return (f"line {problem.line:,}: " if problem.line else "") + problem.message.rstrip(".")
 
 
 def _good(flags: Sequence[int]) -> bool:
