@@ -20,6 +20,7 @@ from sluicegate.errors import (
     OutcomeUnknown,
     ProviderRefused,
     Throttled,
+    TokenLimitExceeded,
     Unavailable,
 )
 from sluicegate.service import foreign, prepare, runs, watcher
@@ -142,6 +143,31 @@ def test_a_create_that_meets_a_conflict_is_looked_for_and_not_given_up(tmp_path:
         here = Machine(tmp_path / "a")
         result = await here.run(here.process("one", Busy(here.world)))
 
+        assert result.completed == REQUESTS and here.world.model.executed_again == 0
+
+    play(story())
+
+
+def test_a_batch_that_was_made_though_the_answer_was_a_refusal_is_cancelled(tmp_path: Path) -> None:
+    """Something on the way sent a create twice, and the second was refused: the first must not run beside its requests."""
+
+    class Doubled(Plain):
+        creates = 0
+
+        async def create(self, **given: Any) -> Accepted:
+            self.creates += 1
+            refused = self.creates == 2
+            answer = await super().create(**given)
+            if refused:
+                raise TokenLimitExceeded("the second of the two was refused", limit=None)
+            return answer
+
+    async def story() -> None:
+        here = Machine(tmp_path / "a", replace(ACCOUNT, validating_s=40.0))
+        result = await here.run(here.process("one", Doubled(here.world)))
+
+        statuses = [batch.status for batch in here.world.model.batches.values()]
+        assert statuses.count("cancelled") == 1
         assert result.completed == REQUESTS and here.world.model.executed_again == 0
 
     play(story())

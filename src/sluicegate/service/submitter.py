@@ -412,13 +412,14 @@ async def newest_first(ctx: Context) -> AsyncIterator[ProviderBatch]:
 
 
 async def cancel_twin(ctx: Context, part: PartRow, twin: ProviderBatch) -> None:
-    """Cancel a second batch that one create made, before it runs if there is time."""
+    """Cancel a batch that a create made beside the one that was answered, or that was made though the answer was a refusal
+    (something on the way sent it twice); before it runs if there is time."""
     if twin.status.terminal or twin.status is BatchStatus.CANCELLING:
         return
     try:
         await ctx.backend.cancel(twin.id)
     except BackendError as error:
-        message = f"part {part.id} was made twice; cancelling the second, {twin.id}, failed: {error}"
+        message = f"part {part.id} was made twice; cancelling the one too many, {twin.id}, failed: {error}"
     else:
-        message = f"part {part.id} was made twice by one create; the second, {twin.id}, is cancelled"
+        message = f"part {part.id} was made twice by one create; the one too many, {twin.id}, is cancelled"
     await note(ctx, EventKind.TWIN, message, run=part.run, part=part.id, provider_batch=twin.id)

@@ -167,7 +167,7 @@ async def _apply(ctx: Context, sight: Sight, batches: Sequence[ProviderBatch]) -
                     crowded = not arrived.isdisjoint((batch.model, None))
                     _observe(tx, ctx, record, part, batch, now, crowded=crowded)
                 continue
-            if part is not None and part.provider_batch is not None and not batch.status.terminal:
+            if part is not None and not batch.status.terminal and _is_twin(part):
                 twins.append((part, batch))
             if part is not None and part.stage is Stage.SUBMITTING:
                 continue  # its own process settles it
@@ -184,6 +184,11 @@ async def _apply(ctx: Context, sight: Sight, batches: Sequence[ProviderBatch]) -
         await cancel_twin(ctx, part, twin)
     await _learn_from_the_past(ctx, sight, strangers)
     await foreign.observe(ctx, resource, strangers)
+
+
+def _is_twin(part: PartRow) -> bool:
+    """Whether another batch of a part is one too many: it has its own, or its requests wait again or are elsewhere."""
+    return part.provider_batch is not None or part.stage in (Stage.REFUSED, Stage.VOID)
 
 
 def _observe(
