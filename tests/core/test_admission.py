@@ -16,7 +16,7 @@ def gate(**changes: object) -> Gate:
     base = Gate(
         limits=PROVEN, belief=Belief(creates_answered=1), reserved=0, held=0, foreign=0, lagging=0, unproven=0,
         submitting=0, waiting=285_000, largest=3_200, mine=0, my_share=None, tenant_share=None, one_over_share=False,
-        serial=0, paused=False,
+        lately=0, serial=0, paused=False,
         creates_left=100, creates_left_at=None, files_left=100, poll_s=1.0, part_s_least=0.0,
     )  # fmt: skip
     return replace(base, **changes)  # type: ignore[arg-type]
@@ -28,17 +28,17 @@ tokens = st.integers(0, 80_000)
 @given(
     limit=st.integers(1, 100_000), proven=tokens, searching=st.booleans(), reserved=tokens, held=tokens, foreign=tokens,
     lagging=tokens, waiting=tokens, largest=st.integers(1, 5_000), serial=st.integers(0, 50),
-    share=st.none() | tokens, hold=st.none() | st.floats(0.1, 1e6),
+    share=st.none() | tokens, hold=st.none() | st.floats(0.1, 1e6), lately=tokens,
 )  # fmt: skip
 def test_what_is_admitted_always_fits(
     limit: int, proven: int, searching: bool, reserved: int, held: int, foreign: int, lagging: int, waiting: int,
-    largest: int, serial: int, share: int | None, hold: float | None,
+    largest: int, serial: int, share: int | None, hold: float | None, lately: int,
 ) -> None:  # fmt: skip
     """``fill + size ≤ limit``, for every state there is; the only exception says so by ``alone``."""
     one = gate(
         limits=Allowance(limit=limit, source="x", proven=min(limit, proven), searching=searching), reserved=reserved,
         held=held, foreign=foreign, lagging=lagging, waiting=waiting, largest=min(largest, max(1, waiting)),
-        serial=serial, my_share=share, belief=Belief(creates_answered=1, pace=Pace(hold_s=hold)),
+        lately=lately, serial=serial, my_share=share, belief=Belief(creates_answered=1, pace=Pace(hold_s=hold)),
     )  # fmt: skip
 
     verdict = decide(one, 0.0)
@@ -118,6 +118,20 @@ def test_a_run_without_anything_under_way_may_send_one_request_beyond_its_share(
     assert isinstance(
         decide(gate(limits=learned, my_share=86, largest=125, waiting=400, held=40, mine=40), 0.0), HoldBack
     )
+
+
+def test_what_returns_within_few_looks_goes_again_evenly() -> None:
+    """At an end where four looks are a batch's life a quarter goes at each, or parts come back all at once for ever."""
+    pace = Belief(creates_answered=1, pace=Pace(hold_s=4.0))
+    crowded = gate(belief=pace, held=14_000, foreign=36_000)
+    assert isinstance(decide(replace(crowded, lately=5_900), 0.0), Admit)
+    held = decide(replace(crowded, lately=6_000), 0.0)
+
+    assert isinstance(held, HoldBack) and held.until == 1.0
+    assert isinstance(decide(replace(crowded, held=20_500, lately=6_000, waiting=3_000), 0.0), Admit)  # all there is
+    assert isinstance(decide(replace(crowded, held=6_000, lately=6_000), 0.0), Admit)  # most of the gate is empty
+    long_lived = Belief(creates_answered=1, pace=Pace(hold_s=10.0))
+    assert isinstance(decide(replace(crowded, belief=long_lived, lately=6_000), 0.0), Admit)
 
 
 def test_obstacles_are_named() -> None:

@@ -89,10 +89,20 @@ def test_a_refusal_below_a_fill_that_was_accepted_suggests_late_release() -> Non
     proven = accept(Belief(known=60_000, known_source="header"), 60_000, 0.0)
     ended = b.batch_ended(proven, 100.0, hold_s=10.0, tokens=5_000, overlap=3.0)
 
-    late = refuse(ended, 103.0, 59_000, 60_000, freed=1.0)
+    late = refuse(ended, 103.0, 59_000, 60_000, freed=1.0, returned=5_000)
     assert late.release_lag_s >= 10.0
     assert late.reuse_doubted
     assert b.allowance(late, None, 104.0).limit == 60_000
+
+
+def test_a_refusal_of_what_would_fit_beside_all_that_ended_lately_is_no_late_release() -> None:
+    """Found by the simulation (seeds 50435, 60692): others in no list held everything, and each part waited for a lag."""
+    ended = b.batch_ended(Belief(), 100.0, hold_s=10.0, tokens=5_000, overlap=3.0)
+
+    crowded = refuse(ended, 103.0, 300, 60_000, freed=1.0, returned=5_000)
+    assert crowded.release_lag_s == 0.0
+    assert crowded.soft is not None
+    assert crowded.soft <= 300
 
 
 def test_a_refusal_by_others_who_came_meanwhile_says_nothing_of_late_release() -> None:
@@ -100,7 +110,7 @@ def test_a_refusal_by_others_who_came_meanwhile_says_nothing_of_late_release() -
     proven = accept(Belief(known=60_000, known_source="header"), 60_000, 0.0)
     ended = b.batch_ended(proven, 100.0, hold_s=10.0, tokens=5_000, overlap=3.0)
 
-    crowded = refuse(ended, 103.0, 59_000, 60_000, freed=1.0, crowded=True)
+    crowded = refuse(ended, 103.0, 59_000, 60_000, freed=1.0, returned=5_000, crowded=True)
     assert (crowded.release_lag_s, crowded.soft) == (0.0, None)
     again = refuse(refuse(crowded, 110.0, 59_000, 60_000, crowded=True), 117.0, 59_000, 60_000, crowded=True)
     assert again.calm_until > 117.0
@@ -109,9 +119,8 @@ def test_a_refusal_by_others_who_came_meanwhile_says_nothing_of_late_release() -
 def test_a_release_lag_is_tried_without_after_a_while_and_believed_longer_if_it_comes_back() -> None:
     """One mistaken refusal must not slow a deployment down for ever."""
     proven = accept(Belief(known=60_000, known_source="header"), 60_000, 0.0)
-    late = refuse(
-        b.batch_ended(proven, 100.0, hold_s=10.0, tokens=5_000, overlap=3.0), 103.0, 59_000, 60_000, freed=1.0
-    )
+    ended = b.batch_ended(proven, 100.0, hold_s=10.0, tokens=5_000, overlap=3.0)
+    late = refuse(ended, 103.0, 59_000, 60_000, freed=1.0, returned=5_000)
     lag = late.release_lag_s
     over = late.lag_until
     assert (late.lag_s(104.0), late.lag_s(over)) == (lag, 0.0)
@@ -119,7 +128,7 @@ def test_a_release_lag_is_tried_without_after_a_while_and_believed_longer_if_it_
 
     assert accept(late, 59_000, over + 1.0).release_lag_s == 0.0
     assert accept(late, 59_000, over - 1.0).release_lag_s == lag
-    back = refuse(late, over + 2.0, 59_000, 60_000, freed=1.0)
+    back = refuse(late, over + 2.0, 59_000, 60_000, freed=1.0, returned=5_000)
     assert back.lag_s(over + 3.0) == lag
     assert back.lag_until - (over + 2.0) == pytest.approx(2 * (over - 103.0))
 
@@ -235,7 +244,9 @@ def test_a_refused_probe_does_not_excuse_the_refusal_after_it() -> None:
         known=1_500, known_source="refusal", floor=1_300, pace=b.Pace(hold_s=4.0), released_at=1.0, reuse_proven=True
     )
     probed = b.refused(start, 100.0, offered_at=98.0, fill=2_700, others=1_700, limit=1_500, freed=0.0, probing=True)
-    after = b.refused(probed, 102.0, offered_at=100.1, fill=800, others=500, limit=1_500, freed=0.0, probing=False)
+    after = b.refused(
+        probed, 102.0, offered_at=100.1, fill=800, others=500, limit=1_500, freed=0.0, returned=1_000, probing=False
+    )
 
     assert after.release_lag_s == 16.0
     assert after.lag_s(103.0) == 16.0

@@ -41,3 +41,17 @@ def test_asking_again_later_gives_the_same_answer() -> None:
     batch = Pending(since=40.0, answer_awaited=False)
 
     assert look(batch) == look(batch) == 160.0
+
+
+def test_a_batch_that_answers_faster_than_others_lived_is_looked_for_by_its_own_counts() -> None:
+    """Found by a makespan: the last batch had the service for itself, and its end was seen three looks late."""
+    early = Pending(since=0.0, answer_awaited=False, served_since=50.0, share=0.5)
+    late = Pending(since=0.0, answer_awaited=False, served_since=50.0, share=0.1)
+
+    assert look(early, last=100.0, hold=5_000.0) == 160.0
+    assert look(late, last=100.0, hold=5_000.0) == 100.0 + 0.75 * 450.0
+
+
+def test_near_an_expected_end_each_poll_looks() -> None:
+    """What has ended unseen holds room up: a few looks more cost less."""
+    assert look(Pending(since=0.0, answer_awaited=False), last=100.0, hold=250.0) == 160.0

@@ -28,6 +28,10 @@ almost anywhere, and its answer's header may tell the limit."""
 FIRST_PART_MOST: Final = 20_000
 """And no more tokens than this: the smallest limits that people report are 30K."""
 
+FEW_LOOKS: Final = 8
+"""A batch that lives for fewer looks than this makes parts go in step with the looks: what goes at one look comes back at
+one, and the service has too much and then nothing. There no more goes at a look than leaves at one on average."""
+
 DOUBTFUL_PARTS: Final = 3
 """Parts that may use room which the very first releases made, before one of them has passed validation."""
 
@@ -49,6 +53,7 @@ class Gate:
         mine: What this run has reserved and held; ``my_share`` how much it may, None where it is alone.
         tenant_share: How much its tenant may, all its runs together; a run without a tenant is one of its own.
         one_over_share: It may exceed its share by one request: nothing of its tenant's is under way, and it is the first.
+        lately: Parts of this deployment that were cut since the last look, all runs together.
         serial: How many parts this run has cut, for sizes that differ.
         requests: How many requests count, where the provider limits enqueued requests as well, else None.
     """
@@ -67,6 +72,7 @@ class Gate:
     my_share: int | None
     tenant_share: int | None
     one_over_share: bool
+    lately: int
     serial: int
     paused: bool
     creates_left: int
@@ -131,6 +137,11 @@ def decide(gate: Gate, now: float) -> Admit | HoldBack:
         if mine < room and mine < min(gate.waiting, gate.largest):
             return HoldBack(reason="this run has its fair share of the limit; another run is waiting too")
         room = min(room, max(mine, 0))
+    elif gate.waiting > room and _outpaces(gate, limit, room):
+        return HoldBack(
+            reason="as much went at this look as leaves at one: more would come back all at once",
+            until=now + gate.poll_s,
+        )
     if room <= 0 or (room < gate.waiting and room < min(gate.largest, _size(gate, limit) * LEAST_PIECE)):
         return HoldBack(reason=f"the gate is full: {gate.fill:,} of {limit:,} tokens")
     return _admit(gate, limit, room, doubted=gate.belief.cautious_parts(now, DOUBTFUL_PARTS) is not None)
@@ -218,6 +229,15 @@ def _admit(gate: Gate, limit: int, room: int, *, doubted: bool) -> Admit | HoldB
         size=size, size_at_need=min(room, gate.largest), unproven=doubted or unproven, probing=False,
         reason=f"a part of up to {size:,} tokens fills the gate to {full} % ({basis}; room {room:,})",
     )  # fmt: skip
+
+
+def _outpaces(gate: Gate, limit: int, room: int) -> bool:
+    """Whether enough went at this look already; not while half of what is open to us or more stands empty."""
+    hold = gate.belief.pace.hold_s
+    if not hold or hold >= FEW_LOOKS * gate.poll_s:
+        return False
+    open_to_us = max(1, limit - gate.foreign - gate.lagging)
+    return room < open_to_us / 2 and gate.lately >= open_to_us * gate.poll_s / hold
 
 
 def _mean(gate: Gate, limit: int) -> float:

@@ -348,6 +348,7 @@ def refused(
     others: int,
     limit: int | None,
     freed: float | None,
+    returned: int = 0,
     probing: bool,
     crowded: bool = False,
 ) -> Belief:
@@ -359,8 +360,8 @@ def refused(
         fill: What counted at its create by our books, itself included.
         others: The same without itself.
         limit: The number in the refusal's text, or None.
-        freed: Seconds since the oldest release of ours that could still be counted by a provider that frees late;
-            None if nothing was released lately.
+        freed: Seconds since the newest release of ours that could still be counted by a provider that frees late;
+            None if nothing was released lately. ``returned``: the tokens of all such releases.
         probing: The part was a deliberate step beyond what was known.
         crowded: Others' batches came to light after it was offered: they took the room, so that under a known limit
             the refusal says nothing of the limit and nothing of when the provider frees tokens.
@@ -411,6 +412,7 @@ def refused(
     if (
         freed is not None
         and fill <= max(belief.floor, belief.known or 0)
+        and fill + returned > (belief.known or 0)  # else even all of it, still counted, would have fitted
         and (tried or belief.release_lag_s < 6 * hold)
     ):
         # Accepted before at this fill, and something of ours ended lately: the provider frees late (F§4.2).

@@ -250,8 +250,7 @@ class Driver:
         policy = self._ctx.policy
         times = [
             next_look_at(
-                [Pending(since=part.held_at or now, answer_awaited=part.unproven and part.validated_at is None)],
-                last_look=last_look, poll_s=policy.poll_s, poll_max_s=policy.poll_max_s,
+                [_pending(part, now)], last_look=last_look, poll_s=policy.poll_s, poll_max_s=policy.poll_max_s,
                 hold_s=paces[part.deployment].hold_s, validating_s=paces[part.deployment].validating_s,
             )
             for part in held
@@ -526,6 +525,14 @@ async def live_runs(ctx: Context) -> frozenset[str]:
     """Runs that living processes drive, by their locks."""
     runs = await ctx.store.read(lambda tx: tx.runs(unfinished=True))
     return frozenset(run.id for run in runs if not ctx.lock.is_free(lock_name(run.id)))
+
+
+def _pending(part: PartRow, now: float) -> Pending:
+    """What is known of when a held part will end."""
+    return Pending(
+        since=part.held_at or now, answer_awaited=part.unproven and part.validated_at is None,
+        served_since=part.validated_at, share=min(1.0, (part.seen_completed + part.seen_failed) / max(1, part.count)),
+    )  # fmt: skip
 
 
 def lock_name(run: str) -> str:

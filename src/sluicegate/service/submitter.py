@@ -276,10 +276,11 @@ def _tokens_refused(
 ) -> belief.Belief:
     offered_at = part.intent_at or now
     hold_s = before.pace.hold_s or 60.0
-    left = [p.left_at for p in tx.left_since(row.id, now - 4 * hold_s) if p.left_at is not None]
+    left = tx.left_since(row.id, now - 4 * hold_s)
     return belief.refused(
         before, now, offered_at=offered_at, fill=part.fill, others=part.fill - part.charge, limit=limit,
-        freed=now - max(left) if left else None, probing=part.probing,
+        freed=min((now - p.left_at for p in left if p.left_at is not None), default=None),
+        returned=sum(p.charge for p in left), probing=part.probing,
         crowded=crowded or any(f.seen_at >= offered_at for f in tx.foreign(row.resource) if f.deployment in (row.name, "*")),
     )  # fmt: skip
 
