@@ -365,10 +365,11 @@ def test_a_wrong_key_and_a_wrong_deployment_end_with_exit_5(requests: Path) -> N
         code, output = run(provider, requests)
         assert code == 5, output
         assert "AZURE_OPENAI_API_KEY" in output or "key" in output
-    with emulator("--deployment", "other", **FAST) as provider:
+    with emulator("--deployment", "other", "--no-headers", **FAST | {"validating": "1s"}) as provider:
         code, output = run(provider, requests, "--state", str(requests.parent / "state2"))
         assert code == 5, output
         assert "gpt-4.1-batch" in output
+        assert "Traceback" not in output  # of the second batch that failed, beside the sentence of the first
 
 
 def test_changed_content_of_a_known_path_is_not_run_by_mistake(provider: RunningEmulator, requests: Path) -> None:

@@ -76,6 +76,14 @@ def test_what_makes_no_sense_is_refused_in_a_test_too(words: dict[str, Any]) -> 
         pass
 
 
+def test_a_list_where_a_table_belongs_says_how_to_write_it(tmp_path: Path) -> None:
+    """Found by hand: it spoke of an attribute that a list has not."""
+    path = tmp_path / "emulator.toml"
+    path.write_text('[[deployments]]\nname = "x"')
+    with pytest.raises(UsageError, match=r"deployments is a table, \[deployments\]"):
+        build(path=path, given={})
+
+
 def test_a_marker_without_names_is_refused_and_not_ignored(tmp_path: Path) -> None:
     """The error says what to write."""
     (tmp_path / "test_it.py").write_text(

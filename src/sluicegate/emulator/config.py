@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -260,12 +261,12 @@ def _fields_of(table: dict[str, Any]) -> dict[str, Any]:
             for name in [value] if isinstance(value, str) else value:
                 found = preset(name) | found
         elif key == "deployments":
-            found[key] = tuple(_deployment(name, one) for name, one in value.items())
+            found[key] = tuple(_deployment(name, one) for name, one in _named(key, value))
         elif key == "model_limits":
-            found[key] = tuple((name, _tokens(limit)) for name, limit in value.items())
+            found[key] = tuple((name, _tokens(limit)) for name, limit in _named(key, value))
         elif key == "long_limits":
             found[key] = tuple(
-                LongLimit(name, _tokens(one["above"]), _tokens(one["limit"])) for name, one in value.items()
+                LongLimit(name, _tokens(one["above"]), _tokens(one["limit"])) for name, one in _named(key, value)
             )
         elif key == "rhythm":
             found[key] = tuple((float(hour), float(factor)) for hour, factor in value)
@@ -278,6 +279,17 @@ def _fields_of(table: dict[str, Any]) -> dict[str, Any]:
         else:
             raise UsageError(f"there is no setting {key!r}")
     return found
+
+
+def _named(key: str, value: Any) -> Iterable[tuple[str, Any]]:
+    """The entries of a table.
+
+    Raises:
+        TypeError: it is none, for instance ``[[deployments]]`` for ``[deployments]``.
+    """
+    if not isinstance(value, dict):
+        raise TypeError(f"{key} is a table, [{key}] with a line NAME = … each, not a {type(value).__name__}")
+    return value.items()
 
 
 def _typed(key: str, value: Any, annotation: str) -> Any:

@@ -443,8 +443,8 @@ class Driver:
 
     def _ended(self, key: str, task: asyncio.Task[None]) -> None:
         state = self._state
-        if not task.cancelled():
-            state.fatal = state.fatal or task.exception()  # the loop raises it
+        error = None if task.cancelled() else task.exception()
+        state.fatal = state.fatal or error  # the loop raises the first
         state.tasks.pop(key, None)
         state.submitting.discard(key)
         state.wake.set()
