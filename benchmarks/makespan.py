@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import workload
+from sluicegate.core.limits import parse_duration
 from sluicegate.testing import RunningEmulator, emulator
 
 RATE_BOUND = {"rate": 6000, "validating": "1s", "start": "1s", "finalizing": "0.5s"}
 LIMIT_BOUND = {"rate": 20000, "validating": "4s", "start": "4s", "finalizing": "2s"}
 BOTH = {"rate": 6000, "validating": "4s", "start": "4s", "finalizing": "2s"}
 LIMIT = 60_000
-OTHERS = 36_000
+TOKENS = 285_000
+OTHERS, OTHERS_S = 36_000, 40.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class Row:
     flags: tuple[str, ...] = ()
     told: int | None = None
     limits: list[tuple[float, float]] = field(default_factory=lambda: [(0.0, float(LIMIT))])
-    others: bool | None = None  # others hold OTHERS tokens for the first 40 s: listed or not
+    others: bool | None = None  # others hold OTHERS tokens for the first OTHERS_S: listed or not
     factor: float = 1.0
 
 
@@ -83,12 +85,12 @@ def run(row: Row, discipline: str, folder: Path, progress: Callable[[str], None]
     """One run of a row; its figures."""
     source = folder / "requests.jsonl"
     workload.write(source)
-    tokens = sum(workload.sizes(600, 285_000, 3_200, 7)) * row.factor
+    tokens = sum(workload.sizes(600, TOKENS, 3_200, 7)) * row.factor
     options = {"limit": f"{LIMIT}", "discipline": discipline, "count-factor": row.factor, **row.service}
     with emulator(*row.flags, **options) as provider:
         if row.others is not None:
             provider.post(
-                "/_emulator/foreign", tokens=OTHERS, seconds=41, listed=row.others, deployment="gpt-4.1-batch"
+                "/_emulator/foreign", tokens=OTHERS, seconds=OTHERS_S + 1, listed=row.others, deployment="gpt-4.1-batch"
             )
             time.sleep(0.2)
         command = [
@@ -115,15 +117,19 @@ def run(row: Row, discipline: str, folder: Path, progress: Callable[[str], None]
         raise SystemExit(f"{row.name}: exit code {done.returncode}")
     got = [json.loads(line)["custom_id"] for line in (folder / "out.jsonl").open()]
     assert got == [f"request-{i}" for i in range(600)], "the results are not complete and in order"
-    delays = {"1s": 1.0, "4s": 4.0, "0.5s": 0.5, "2s": 2.0}
-    fixed = sum(delays[row.service[name]] for name in ("validating", "start", "finalizing"))
-    foreign = [(0.0, 40.0, float(OTHERS))] if row.others is not None else []
-    ideal = workload.ideal_s(tokens, rate=row.service["rate"], fixed_s=fixed, limit=row.limits, foreign=foreign)
+    ideal = ideal_of(row, tokens)
     return {
         "ratio": seconds / ideal, "seconds": seconds, "batches": books["batches"],
         "refusals": sum(books["refusals"].values()), "offered": books["offered_max"], "again": books["executed_again"],
         "utilisation": books["utilisation"], "half": second_half(books["samples"]),
     }  # fmt: skip
+
+
+def ideal_of(row: Row, tokens: float) -> float:
+    """The fluid bound of a row, in seconds."""
+    fixed = sum(parse_duration(row.service[name]) for name in ("validating", "start", "finalizing"))
+    foreign = [(0.0, OTHERS_S, float(OTHERS))] if row.others is not None else []
+    return workload.ideal_s(tokens, rate=row.service["rate"], fixed_s=fixed, limit=row.limits, foreign=foreign)
 
 
 def second_half(samples: list[tuple[float, int, int | None]]) -> float:

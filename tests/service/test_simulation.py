@@ -39,7 +39,16 @@ def live(
     try:
         for number, (at, after) in enumerate([*deaths, (0, False)]):
             fate = Deaths(at or None, after=after)
-            work = life(world, source, folder / "out.jsonl", folder / "state", fate, number, **POLICY | policy)
+            work = life(
+                world,
+                source,
+                folder / "out.jsonl",
+                folder / "state",
+                fate,
+                number,
+                cap=account.limit,
+                **POLICY | policy,
+            )
             try:
                 return world, loop.run_until_complete(asyncio.wait_for(work, HOURS))
             except Died:

@@ -299,8 +299,9 @@ class OneLock:
 
 
 async def life(
-    world: World, source: Path, output: Path, state: Path, deaths: Deaths, seed: object, **policy: Any
-) -> RunResult:
+    world: World, source: Path, output: Path, state: Path, deaths: Deaths, seed: object, *, cap: int | None = None,
+    **policy: Any,
+) -> RunResult:  # fmt: skip
     """One process from its start to its end, or to its death."""
     blobs = FolderBlobs(state, inline=True)
     store = SqlStore(state / "s.sqlite3", inline=True)
@@ -315,7 +316,7 @@ async def life(
         inputs=(str(source),),
         output=output,
         errors=output.with_name("errors.jsonl"),
-        cap=world.model.deployments.limit("m0-batch"),
+        cap=cap,
     )
     try:
         started_at = ctx.clock.now()
