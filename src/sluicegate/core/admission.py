@@ -53,7 +53,7 @@ class Gate:
         mine: What this run has reserved and held; ``my_share`` how much it may, None where it is alone.
         tenant_share: How much its tenant may, all its runs together; a run without a tenant is one of its own.
         one_over_share: It may exceed its share by one request: nothing of its tenant's is under way, and it is the first.
-        lately: Parts of this deployment that were cut since the last look, all runs together.
+        lately: Parts of this deployment that were cut since the last look, for ``poll_s`` at most, all runs together.
         serial: How many parts this run has cut, for sizes that differ.
         requests: How many requests count, where the provider limits enqueued requests as well, else None.
     """

@@ -232,6 +232,7 @@ def _gate(
         first = min((r for r in siblings if r in wanting), key=lambda r: claims[r].order)
         one_over = first == run.id and not any(holdings[r] for r in siblings)
     looked = tx.resource(run.resource)
+    since = max(now - policy.poll_s, looked.listed_at if looked else 0.0)
     creates, creates_at = _creates_left(tx, run.resource, policy, now)
     per_second = (policy.creates_per_hour or 0) / 3600
     dialect = Dialect(run.dialect)
@@ -242,7 +243,7 @@ def _gate(
         unproven=sum(1 for part in stands.parts if part.unproven and part.validated_at is None),
         submitting=sum(1 for part in stands.parts if part.run == run.id and part.stage is not Stage.HELD),
         waiting=demand, largest=largest, mine=mine, my_share=share, tenant_share=tenants, one_over_share=one_over,
-        lately=sum(part.charge for part in stands.parts if looked is None or part.created_at >= looked.listed_at),
+        lately=sum(part.charge for part in stands.parts if since <= part.created_at <= now),
         serial=run.serial, paused=row.paused,
         creates_left=creates, creates_left_at=creates_at, poll_s=policy.poll_s,
         files_left=policy.files_max - tx.files_kept(run.resource),
