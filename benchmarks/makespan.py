@@ -29,7 +29,6 @@ RATE_BOUND = {"rate": 6000, "validating": "1s", "start": "1s", "finalizing": "0.
 LIMIT_BOUND = {"rate": 20000, "validating": "4s", "start": "4s", "finalizing": "2s"}
 BOTH = {"rate": 6000, "validating": "4s", "start": "4s", "finalizing": "2s"}
 LIMIT = 60_000
-TOKENS = 285_000
 OTHERS, OTHERS_S = 36_000, 40.0
 
 
@@ -85,7 +84,7 @@ def run(row: Row, discipline: str, folder: Path, progress: Callable[[str], None]
     """One run of a row; its figures."""
     source = folder / "requests.jsonl"
     workload.write(source)
-    tokens = sum(workload.sizes(600, TOKENS, 3_200, 7)) * row.factor
+    tokens = sum(workload.sizes()) * row.factor
     options = {"limit": f"{LIMIT}", "discipline": discipline, "count-factor": row.factor, **row.service}
     with emulator(*row.flags, **options) as provider:
         if row.others is not None:

@@ -76,7 +76,7 @@ def two(discipline: str) -> None:
         total = 0
         for seed, source in enumerate(sources):
             workload.write(source, seed=seed + 20, prefix=source.stem)
-            total += sum(workload.sizes(600, 285_000, 3_200, seed + 20))
+            total += sum(workload.sizes(seed=seed + 20))
         began = time.monotonic()
         first = start(provider, folder, [sources[0]], "--limit", f"{LIMIT}", out="a.out")
         time.sleep(5.0)

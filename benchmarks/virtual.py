@@ -22,7 +22,7 @@ from typing import Final
 from tests.simulation.world import EPOCH, Deaths, VirtualLoop, World, life
 
 from benchmarks import workload
-from benchmarks.makespan import LIMIT, OTHERS, OTHERS_S, ROWS, TOKENS, Row, ideal_of
+from benchmarks.makespan import LIMIT, OTHERS, OTHERS_S, ROWS, Row, ideal_of
 from sluicegate.emulator.config import Account, Change, fields_of
 
 DISCIPLINES: Final = ("shared", "fifo")
@@ -62,21 +62,13 @@ def play(row: Row, discipline: str, seed: int) -> Played:
         world = World(account(row, discipline), folder / "provider")
         if row.others:
             world.model.hold_listed(EPOCH - 0.2, OTHERS, OTHERS_S + 0.2, "gpt-4.1-batch")
-        work = life(
-            world,
-            source,
-            folder / "out.jsonl",
-            folder / "state",
-            Deaths(None, after=False),
-            seed,
-            cap=row.told,
-            poll_s=1.0,
-        )
+        fate = Deaths(None, after=False)
+        work = life(world, source, folder / "out", folder / "state", fate, seed, cap=row.told, poll_s=1.0)
         try:
             result = loop.run_until_complete(asyncio.wait_for(work, END_S))
         finally:
             loop.close()
-    ideal = ideal_of(row, sum(workload.sizes(600, TOKENS, 3_200, seed)) * row.factor)
+    ideal = ideal_of(row, sum(workload.sizes(seed=seed)) * row.factor)
     return Played(
         ratio=result.seconds / ideal, refusals=sum(world.model.refusals.values()), batches=len(world.model.batches)
     )

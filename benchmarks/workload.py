@@ -15,7 +15,11 @@ _COMMON = (
 WORDS = _COMMON.split()
 
 
-def sizes(requests: int, tokens: int, largest: int, seed: int) -> list[int]:
+REQUESTS, TOKENS, LARGEST, SEED = 600, 285_000, 3_200, 7
+"""The usual work."""
+
+
+def sizes(requests: int = REQUESTS, tokens: int = TOKENS, largest: int = LARGEST, seed: int = SEED) -> list[int]:
     """Log-normal sizes that add up to about ``tokens``, none above ``largest``."""
     dice = random.Random(seed)
     raw = [dice.lognormvariate(0.0, 0.75) for _ in range(requests)]
@@ -24,7 +28,7 @@ def sizes(requests: int, tokens: int, largest: int, seed: int) -> list[int]:
 
 
 def write(
-    path: Path, *, requests: int = 600, tokens: int = 285_000, largest: int = 3_200, seed: int = 7,
+    path: Path, *, requests: int = REQUESTS, tokens: int = TOKENS, largest: int = LARGEST, seed: int = SEED,
     model: str = "gpt-4.1-batch", url: str = "/v1/chat/completions", prefix: str = "request",
 ) -> int:  # fmt: skip
     """Write a batch input file; returns the bytes. A prompt of n words has about n + 8 tokens."""

@@ -11,7 +11,7 @@ from sluicegate.core.limits import ENQUEUED_REQUESTS_MAX
 
 
 def refuse(belief: Belief, now: float, fill: int, limit: int | None = None, **more: object) -> Belief:
-    given = {"offered_at": now - 1.0, "others": 0, "freed": None, "probing": False} | more
+    given = {"offered_at": now - 1.0, "others": 0, "freed": None, "returned": 0, "probing": False} | more
     return b.refused(belief, now, fill=fill, limit=limit, **given)  # type: ignore[arg-type]
 
 
@@ -243,7 +243,9 @@ def test_a_refused_probe_does_not_excuse_the_refusal_after_it() -> None:
     start = Belief(
         known=1_500, known_source="refusal", floor=1_300, pace=b.Pace(hold_s=4.0), released_at=1.0, reuse_proven=True
     )
-    probed = b.refused(start, 100.0, offered_at=98.0, fill=2_700, others=1_700, limit=1_500, freed=0.0, probing=True)
+    probed = b.refused(
+        start, 100.0, offered_at=98.0, fill=2_700, others=1_700, limit=1_500, freed=0.0, returned=0, probing=True
+    )
     after = b.refused(
         probed, 102.0, offered_at=100.1, fill=800, others=500, limit=1_500, freed=0.0, returned=1_000, probing=False
     )

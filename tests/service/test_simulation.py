@@ -39,16 +39,8 @@ def live(
     try:
         for number, (at, after) in enumerate([*deaths, (0, False)]):
             fate = Deaths(at or None, after=after)
-            work = life(
-                world,
-                source,
-                folder / "out.jsonl",
-                folder / "state",
-                fate,
-                number,
-                cap=account.limit,
-                **POLICY | policy,
-            )
+            told = POLICY | policy | {"cap": account.limit}
+            work = life(world, source, folder / "out.jsonl", folder / "state", fate, number, **told)
             try:
                 return world, loop.run_until_complete(asyncio.wait_for(work, HOURS))
             except Died:

@@ -236,15 +236,20 @@ def _outpaces(gate: Gate, limit: int, room: int) -> bool:
     hold = gate.belief.pace.hold_s
     if not hold or hold >= FEW_LOOKS * gate.poll_s:
         return False
-    open_to_us = max(1, limit - gate.foreign - gate.lagging)
+    open_to_us = _open_to_us(gate, limit)
     return room < open_to_us / 2 and gate.lately >= open_to_us * gate.poll_s / hold
+
+
+def _open_to_us(gate: Gate, limit: int) -> int:
+    """What others' batches and late releases leave of the limit."""
+    return max(1, limit - gate.foreign - gate.lagging)
 
 
 def _mean(gate: Gate, limit: int) -> float:
     """The mean size of parts in tokens."""
     hold = gate.belief.pace.hold_s
     parts = PARTS_USUAL if hold is None else min(PARTS_MOST, max(PARTS_LEAST, round(hold / max(gate.poll_s, 1e-3))))
-    open_to_us = max(1, limit - gate.foreign - gate.lagging)
+    open_to_us = _open_to_us(gate, limit)
     if gate.tenant_share is not None:
         open_to_us = max(1, min(open_to_us, gate.tenant_share))
     return open_to_us / parts

@@ -348,7 +348,7 @@ def refused(
     others: int,
     limit: int | None,
     freed: float | None,
-    returned: int = 0,
+    returned: int,
     probing: bool,
     crowded: bool = False,
 ) -> Belief:

@@ -227,7 +227,7 @@ def load(path: Path, resources: dict[str, dict[str, Any]] | None = None) -> dict
         others = table.pop("resources", {})
         found = fields_of(table)
         if resources is not None:
-            resources.update({name: fields_of(own) for name, own in others.items()})
+            resources.update({name: fields_of(own) for name, own in _named("resources", others)})
     except (TypeError, ValueError, KeyError, AttributeError, UsageError) as error:
         raise UsageError(f"{path}: {error}") from error
     return found
