@@ -166,7 +166,7 @@ def _served(plan: Plan, seed: int) -> Plan:
                ending=dice.choice(ENDINGS))
         for _ in range(dice.choice((1, 2, 4, 8)))
     )  # fmt: skip
-    deaths = tuple((dice.randint(1, 90), dice.choice(HOWS)) for _ in range(dice.choice((0, 4, 8, 16))))
+    deaths = tuple((dice.randint(1, 90), dice.choice(HOWS)) for _ in range(dice.choice((4, 8, 16, 24))))
     if dice.random() < 0.7:  # otherwise runs on the same folder share the limit with it
         plan = replace(plan, inputs=(), processes=(), second=None)
     return replace(
@@ -184,7 +184,7 @@ def _draw(seed: int) -> Plan:
     inputs = tuple(_size(dice) for _ in range(dice.choice((1, 1, 2))))
     owners = [*range(len(inputs)), *([0] if dice.random() < 0.3 else [])]
     processes = tuple(
-        (which, tuple((dice.randint(1, 90), dice.choice(HOWS)) for _ in range(dice.choice((4, 8, 12, 16)))))
+        (which, tuple((dice.randint(1, 90), dice.choice(HOWS)) for _ in range(dice.choice((8, 12, 16, 24)))))
         for which in owners
     )
     calls = [dice.choice(tuple(FAULTS)) for _ in range(dice.choice((0, 1, 3, 6)))]
