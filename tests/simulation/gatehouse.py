@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 KEEP_S: Final = 300.0
 """How long ended batches are kept: clients fetch their results sooner."""
 
+LITTER_S: Final = KEEP_S / 2
+"""How long a gateway that does not die in between looks at a blob that no row names until it drops it."""
+
+SWEPT_S: Final = 60.0
+"""Within which the gateway does what is due."""
+
 FAMILIES: Final = ("/v1", "/openai/v1", "/openai")
 POLL_S: Final = 5.0
 AGAIN_S: Final = 0.5
@@ -59,7 +65,7 @@ class Gatehouse:
         self._closing = asyncio.Event()
         self._keys: list[str] = []
         self._made: list[str] = []
-        self.done_at = 0.0
+        self.took_s = 0.0
         self._settings = Settings(
             azure_endpoint="http://emulated", limit=play.told(play.plan.limit), gateway_metrics="off"
         )  # fmt: skip
@@ -79,9 +85,12 @@ class Gatehouse:
         if lives.done():
             lives.result()
         await both
-        self.done_at = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self.took_s = loop.time() - self._play.calm_at()
         self._compare_rows()
-        await asyncio.sleep(KEEP_S + 60.0)
+        await asyncio.sleep(KEEP_S + SWEPT_S)
+        while (early := self._play.trace.trouble_at + LITTER_S + SWEPT_S - loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(early)  # it died meanwhile, and looks anew
         self._closing.set()
         await lives
 
@@ -112,7 +121,7 @@ class Gatehouse:
         )
         assert ctx.lock.acquire(DESK), "only one gateway lives"
         rules = CheckRules(dialect=ctx.backend.dialect, limit=self._play.told(self._plan.limit))
-        desk = Desk(ctx, rules, DeskPolicy(active_max=self._plan.active, keep_s=KEEP_S, litter_s=KEEP_S / 2))
+        desk = Desk(ctx, rules, DeskPolicy(active_max=self._plan.active, keep_s=KEEP_S, litter_s=LITTER_S))
         desks.append(desk)
         await desk.begin()
         self._fate = fate
