@@ -18,6 +18,9 @@ from tests.contract.target import OTHER_MODEL, Surface, Target, given_target, ma
 
 GIVEN = given_target()
 QUICK: dict[str, Any] = {"validating": 0.02, "start": 0.01, "finalizing": 0.01}
+UNHURRIED: dict[str, Any] = {"uploads_per_minute": 1_000_000}
+"""The server that all tests share; the rate has tests of its own."""
+
 DEPLOYMENTS: dict[str, Any] = {
     "gpt-4.1": {}, OTHER_MODEL: {}, "standard-4.1": {"model": "gpt-4.1", "type": "Standard"},
     "gpt-4.1-nano": {}, "text-embedding-3-small": {}, "gpt-3.5-turbo-instruct": {},
@@ -50,7 +53,7 @@ def targets() -> Iterator[Callable[[str], Target]]:
             if GIVEN is not None:
                 return GIVEN
             if dialect not in made:
-                fields = {"dialect": dialect, "deployments": DEPLOYMENTS, "keys": ["any"], **QUICK}
+                fields = {"dialect": dialect, "deployments": DEPLOYMENTS, "keys": ["any"], **UNHURRIED, **QUICK}
                 provider = stack.enter_context(local_emulator(**fields))
                 made[dialect] = Target(url=provider.url, dialect=dialect)
             return made[dialect]
