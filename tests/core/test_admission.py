@@ -15,8 +15,8 @@ PROVEN = Allowance(limit=60_000, source="header", proven=60_000, searching=False
 def gate(**changes: object) -> Gate:
     base = Gate(
         limits=PROVEN, belief=Belief(creates_answered=1), reserved=0, held=0, foreign=0, lagging=0, unproven=0,
-        submitting=0, waiting=285_000, largest=3_200, mine=0, my_share=None, tenant_share=None, one_over_share=False,
-        lately=0, serial=0, paused=False,
+        submitting=0, waiting=285_000, largest=3_200, mine=0, my_share=None, fair_share=None,
+        tenant_share=None, one_over_share=False, yields=False, lately=0, serial=0, paused=False,
         creates_left=100, creates_left_at=None, files_left=100, poll_s=1.0, part_s_least=0.0,
     )  # fmt: skip
     return replace(base, **changes)  # type: ignore[arg-type]
@@ -115,9 +115,30 @@ def test_a_run_without_anything_under_way_may_send_one_request_beyond_its_share(
     verdict = decide(gate(limits=learned, my_share=86, one_over_share=True, largest=125, waiting=400), 0.0)
 
     assert isinstance(verdict, Admit) and verdict.size_at_need == 125
-    assert isinstance(
-        decide(gate(limits=learned, my_share=86, largest=125, waiting=400, held=40, mine=40), 0.0), HoldBack
-    )
+    within = decide(gate(limits=learned, my_share=86, largest=125, waiting=400, held=40, mine=40), 0.0)
+    assert isinstance(within, Admit) and max(within.size, within.size_at_need) <= 46
+
+
+def test_a_single_large_request_does_not_keep_the_small_ones_back() -> None:
+    """One request of nearly the whole limit among many made its run send one part at a time while another run waited."""
+    verdict = decide(gate(my_share=30_000, largest=55_000, held=30_000, mine=2_000), 0.0)
+
+    assert isinstance(verdict, Admit)
+
+
+def test_a_request_of_more_than_half_goes_though_the_limit_is_only_told() -> None:
+    """It waited until no other run was left: only half of what is not proven was open to it."""
+    told = replace(PROVEN, proven=0)
+    verdict = decide(gate(limits=told, my_share=60_000, waiting=50_000, largest=50_000), 0.0)
+
+    assert isinstance(verdict, Admit) and verdict.unproven and verdict.size_at_need == 50_000
+
+
+def test_the_gate_drains_for_another_runs_turn() -> None:
+    """However much room there is."""
+    verdict = decide(gate(my_share=60_000, yields=True), 0.0)
+
+    assert isinstance(verdict, HoldBack) and "has its turn" in verdict.reason
 
 
 def test_what_returns_within_few_looks_goes_again_evenly() -> None:

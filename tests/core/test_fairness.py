@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluicegate.core.fairness import Claim, in_turn, shares
+from sluicegate.core.fairness import Claim, Grant, grant, in_turn, shares
 from sluicegate.core.tenancy import ClientBatchRow
 from sluicegate.core.types import BatchStatus
 
@@ -62,6 +62,60 @@ def test_a_tenant_with_many_runs_gets_no_more_than_one_with_a_single_run() -> No
     granted = shares(60_000, claims)
 
     assert granted["b"] == 30_000 and granted["a0"] == granted["a1"] == 9_000
+
+
+@given(st.integers(1, 10_000), CLAIMS, st.floats(0, 1e4), st.none() | st.floats(1, 100))
+def test_without_needs_a_grant_is_the_fair_share(
+    limit: int, claims: dict[str, Claim], now: float, life_s: float | None
+) -> None:
+    """And nobody yields."""
+    for run, fair in shares(limit, claims, WEIGHTS).items():
+        granted = grant(run, claims, WEIGHTS, limit=limit, most=limit, life_s=life_s, now=now)
+        assert (granted.share, granted.fair, granted.yields) == (fair, fair, False)
+
+
+LARGE = {
+    "a": Claim(tokens=600, tenant="a", run="a", needs=500, needs_since=100.0),
+    "b": Claim(tokens=9_000, tenant="b", run="b"),
+}
+
+
+def granted(
+    run: str, now: float, claims: dict[str, Claim] = LARGE, *, most: int = 600, life_s: float | None = 40.0
+) -> Grant:
+    return grant(run, claims, limit=600, most=most, life_s=life_s, now=now)
+
+
+def test_who_needs_more_than_its_share_leaves_it_to_others_until_its_turn() -> None:
+    """Half of a gate stood empty while a request of more than half waited until the other run was done."""
+    early = granted("b", 110.0)
+    due_s = 40.0 * 500 / 300  # by then its share would have let as much through
+
+    assert (early.share, early.fair, early.yields) == (600, 300, False)
+    assert not granted("b", 100.0 + due_s - 1).yields
+    assert granted("b", 100.0 + due_s + 1).yields
+    assert not granted("a", 100.0 + due_s + 1).yields
+
+
+def test_a_turn_that_cannot_be_used_passes() -> None:
+    """A batch that is stuck, or a process that is, does not stop all others."""
+    due_s = 40.0 * 500 / 300
+
+    assert not granted("b", 100.0 + due_s + 81).yields
+    assert granted("b", 100.0 + due_s + 81 + due_s).yields
+    assert not granted("b", 100.0 + due_s + 1, most=400).yields  # others hold so much that it could not go anyway
+    assert not granted("b", 100.0 + due_s + 1, life_s=None).yields
+
+
+def test_of_two_that_need_more_the_one_that_waits_longer_goes_first() -> None:
+    """Neither waits for the other for ever; the rest waits for both."""
+    later = Claim(tokens=400, tenant="c", run="c", needs=400, needs_since=120.0)
+    three = {**LARGE, "c": later}
+    due = 120.0 + 40.0 * 500 / 200 + 1
+
+    assert granted("b", due, three).yields
+    assert granted("c", due, three).yields
+    assert not granted("a", due, three).yields
 
 
 def waiting(tenant: str, due_at: float, number: int) -> ClientBatchRow:

@@ -45,6 +45,17 @@ def test_requests_as_large_as_a_part_do_not_wait_for_ever() -> None:
     assert play(plan).broken is None
 
 
+def test_a_request_of_the_whole_limit_gets_its_turn_beside_another_run() -> None:
+    """It waited for the other run's end, and half of the gate stood empty for it meanwhile (seed 201299)."""
+    plan = Plan(
+        seed=201299, inputs=(10, 30), limit=600, late=True, validating_s=40.0, rate=20_000, processes=((0, ()), (1, ())),
+        faults=(), lines=(), near=True,
+    )  # fmt: skip
+    one = play(plan)
+    assert one.broken is None
+    assert any("has its turn" in line for line in one.trace.lines)
+
+
 @pytest.mark.parametrize("damage", ["corrupt", "truncated"])
 def test_others_count_in_full_though_their_file_arrives_damaged(damage: str) -> None:
     """A line that could not be read counted nothing, and room was taken that others held (D10)."""

@@ -129,7 +129,7 @@ demands = sa.Table(
     "demands", metadata,
     sa.Column("run", sa.Text, primary_key=True),
     sa.Column("deployment", sa.Text, primary_key=True),
-    _int("tokens"), _int("cap", null=True), _time("at", null=False),
+    _int("tokens"), _int("cap", null=True), _time("at", null=False), _int("needs"), _time("needs_since", null=False),
 )  # fmt: skip
 
 events = sa.Table(

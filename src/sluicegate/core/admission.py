@@ -50,9 +50,11 @@ class Gate:
         submitting: Parts reserved or submitting, of this run.
         answers_awaited: Creates (of any run) that have not been answered, while no create ever was.
         waiting: What this run could still submit here; ``largest`` is its largest single request's charge.
-        mine: What this run has reserved and held; ``my_share`` how much it may, None where it is alone.
+        mine: What this run has reserved and held; ``my_share`` how much it may, None where it is alone; ``fair_share`` how
+            much it might if everybody could use theirs.
         tenant_share: How much its tenant may, all its runs together; a run without a tenant is one of its own.
         one_over_share: It may exceed its share by one request: nothing of its tenant's is under way, and it is the first.
+        yields: The gate drains for another run's request that needs more than a share.
         lately: Parts of this deployment that were cut since the last look, for ``poll_s`` at most, all runs together.
         serial: How many parts this run has cut, for sizes that differ.
         requests: How many requests count, where the provider limits enqueued requests as well, else None.
@@ -70,8 +72,10 @@ class Gate:
     largest: int
     mine: int
     my_share: int | None
+    fair_share: int | None
     tenant_share: int | None
     one_over_share: bool
+    yields: bool
     lately: int
     serial: int
     paused: bool
@@ -130,11 +134,13 @@ def decide(gate: Gate, now: float) -> Admit | HoldBack:
             reason=f"one request is estimated at {gate.largest:,} tokens, above the limit of {limit:,} only by the "
             "margin: it goes alone",
         )  # fmt: skip
+    if gate.yields:
+        return HoldBack(reason="another run's next request needs more than its share of the limit, and has its turn")
     if gate.my_share is not None:
         mine = gate.my_share - gate.mine
         if gate.one_over_share:  # a request that is larger than the share could never go otherwise
             mine = max(mine, gate.largest)
-        if mine < room and mine < min(gate.waiting, gate.largest):
+        if mine < room and mine < min(gate.waiting, gate.largest, _mean(gate, limit)):
             return HoldBack(reason="this run has its fair share of the limit; another run is waiting too")
         room = min(room, max(mine, 0))
     elif gate.waiting > room and _outpaces(gate, limit, room):
@@ -193,7 +199,7 @@ def _first_steps(gate: Gate) -> Admit | HoldBack:
 
 
 def _admit(gate: Gate, limit: int, room: int, *, doubted: bool) -> Admit | HoldBack:
-    proven_room = gate.limits.proven - gate.fill
+    proven_room, at_need = gate.limits.proven - gate.fill, min(room, gate.largest)
     size = _size(gate, limit)
     # Behind the last piece of one run others' work waits: it goes whole only if it is no larger than a part may be.
     last = gate.my_share is None or gate.waiting <= _mean(gate, limit) * LARGEST
@@ -226,7 +232,7 @@ def _admit(gate: Gate, limit: int, room: int, *, doubted: bool) -> Admit | HoldB
     hold = gate.belief.pace.hold_s
     basis = f"a batch lives about {hold:,.0f} s here" if hold else "no batch has ended here yet"
     return Admit(
-        size=size, size_at_need=min(room, gate.largest), unproven=doubted or unproven, probing=False,
+        size=size, size_at_need=at_need, unproven=doubted or unproven, probing=False,
         reason=f"a part of up to {size:,} tokens fills the gate to {full} % ({basis}; room {room:,})",
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from sluicegate.core.tenancy import ClientBatchRow
 
@@ -17,6 +18,8 @@ class Claim:
         tenant: Whose it is; a run without a tenant is a tenant of its own.
         due_at, since: Within a tenant the earlier due goes first, then the older; Unix seconds.
         run: Its id, which decides between equals.
+        needs: The smallest request that it could send next, where that is larger than its share and its tenant has nothing
+            under way; else 0. ``needs_since``: since when it waits for that, Unix seconds.
     """
 
     tokens: int
@@ -24,6 +27,8 @@ class Claim:
     run: str = ""
     due_at: float = float("inf")
     since: float = 0.0
+    needs: int = 0
+    needs_since: float = 0.0
 
     @property
     def order(self) -> tuple[float, float, str]:
@@ -65,6 +70,71 @@ def shares(limit: int, claims: Mapping[str, Claim], weights: Mapping[str, float]
         result[run] = min(claim.tokens, granted[claim.tenant])
         granted[claim.tenant] -= result[run]
     return result
+
+
+WINDOW_LIVES: Final = 2.0
+"""For so many lives of a batch a gate is drained for a request that needs more than a share; what is under way then ends within
+one, usually."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What one run may fill.
+
+    Attributes:
+        share, tenant_share: In tokens, for itself and for all runs of its tenant.
+        fair: Its share if everybody could use theirs.
+        yields: It lets the gate drain for another run.
+    """
+
+    share: int
+    tenant_share: int
+    fair: int
+    yields: bool
+
+
+def grant(
+    run: str, claims: Mapping[str, Claim], weights: Mapping[str, float] | None = None, *, limit: int, most: int,
+    life_s: float | None, now: float,
+) -> Grant:  # fmt: skip
+    """The share of one run, while others may need more than theirs for a single request.
+
+    Who needs more than its share leaves it to the others, and gets a turn once that share would have let as much through:
+    the others then hold back until there is room. If there still is none after :data:`WINDOW_LIVES` (a batch is stuck, or
+    its process is), they go on, and the next turn comes as before.
+
+    Args:
+        run: Whose share; one of ``claims``.
+        limit: Tokens to divide. ``most``: what could be free at most, if all of ours had ended.
+        life_s: How long a batch lives, None while none has ended; no turn comes before that.
+        now: Unix seconds.
+    """
+    me, weights = claims[run], weights or {}
+    fair = shares(limit, claims, weights)
+    waiting = {r: c for r, c in claims.items() if c.needs and c.tenant != me.tenant}
+    idle = {claim.tenant for claim in waiting.values()}
+    open_to_me = shares(limit, {r: c for r, c in claims.items() if c.tenant not in idle}, weights)
+    siblings = [r for r, claim in claims.items() if claim.tenant == me.tenant]
+    return Grant(
+        share=open_to_me[run],
+        tenant_share=sum(open_to_me[r] for r in siblings),
+        fair=fair[run],
+        yields=any(
+            claim.needs <= most and _has_turn(claim, fair[r], life_s, now) and not (me.needs and _before(me, claim))
+            for r, claim in waiting.items()
+        ),
+    )
+
+
+def _has_turn(claim: Claim, share: int, life_s: float | None, now: float) -> bool:
+    if not life_s:
+        return False
+    wait_s = life_s * claim.needs / max(1, share)
+    return (now - claim.needs_since) % (wait_s + WINDOW_LIVES * life_s) >= wait_s
+
+
+def _before(one: Claim, other: Claim) -> bool:
+    return (one.needs_since, one.run) < (other.needs_since, other.run)
 
 
 def in_turn(

@@ -185,13 +185,15 @@ class ResourceRow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandRow:
     """What a run could still submit to a deployment when it last turned, or began, in ledger tokens, and the cap it was
-    told."""
+    told; ``needs``, ``needs_since``: as in :class:`~sluicegate.core.fairness.Claim`."""
 
     run: str
     deployment: str
     tokens: int
     cap: int | None
     at: float
+    needs: int = 0
+    needs_since: float = 0.0
 
 
 def scope(resource: str, deployment: str) -> str:

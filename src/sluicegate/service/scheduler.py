@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -120,17 +121,22 @@ def _turn(
         group: waits for group, waits in _waiting_by_group(tx, run.id).items() if work.deployment_of(group) == name
     }
     demand = sum(known.charge(*work.sums(waits), margin) for waits in by_group.values())
-    wanted = DemandRow(run=run.id, deployment=row.id, tokens=0 if stopping else demand, cap=run.cap, at=now)
     before = next((d for d in tx.demands(row.id) if d.run == run.id), None)
+    wanted = DemandRow(
+        run=run.id, deployment=row.id, tokens=0 if stopping else demand, cap=run.cap, at=now,
+        needs=before.needs if before else 0, needs_since=before.needs_since if before else now,
+    )  # fmt: skip
     if (before.tokens if before else 0) != wanted.tokens or (before is not None and before.cap != wanted.cap):
         tx.put_demand(wanted)
     if stopping or not by_group:
         return HoldBack(reason="nothing waits for this deployment")
     group = min(by_group, key=lambda g: work.ordinal(by_group[g].spans[0][0]))
     waits = by_group[group]
-    gate = _gate(tx, work, run, row, known, policy, live, now, group, waits, demand)
+    gate = _gate(tx, work, run, row, known, policy, live, now, group, waits, wanted)
     verdict = admission.decide(gate, now)
     if isinstance(verdict, HoldBack):
+        if not gate.one_over_share:
+            _put_needs(tx, wanted, 0, now)
         return verdict
     refusals = tx.parts(run=run.id, deployment=row.id, stages=frozenset({Stage.REFUSED}))
     if verdict.alone:
@@ -151,7 +157,10 @@ def _turn(
         if chosen is None and verdict.size_at_need > verdict.size:
             chosen = _cut(work, known, policy, group, waits, verdict.size_at_need, most)
     if chosen is None:
+        needs = min(gate.limits.limit or 0, _least(work, known, margin, waits))
+        _put_needs(tx, wanted, needs if gate.one_over_share and needs > (gate.fair_share or 0) else 0, now)
         return HoldBack(reason=f"the next request does not fit into the room of {verdict.size:,} tokens")
+    _put_needs(tx, wanted, 0, now)
     part = PartRow(
         id=new_id, run=run.id, deployment=row.id, resource=run.resource, url=work.groups[group].url, group=group,
         stage=Stage.RESERVED, requests=str(chosen.requests), retries=_take(tx, run.id, group, chosen.requests),
@@ -207,7 +216,7 @@ def _waiting_by_group(tx: Tx, run: str) -> dict[int, Spans]:
 
 def _gate(
     tx: Tx, work: Work, run: RunRow, row: DeploymentRow, known: Belief, policy: Policy, live: frozenset[str],
-    now: float, group: int, waits: Spans, demand: int,
+    now: float, group: int, waits: Spans, wanted: DemandRow,
 ) -> Gate:  # fmt: skip
     limits = belief.allowance(known, cap_of(tx, row, run, live), now)
     stands = standing(tx, row, known, policy, now)
@@ -215,20 +224,21 @@ def _gate(
     largest = known.charge(*work.largest[group], policy.margin)
     if limits.limit is not None and largest > limits.limit:
         largest = max(known.charge(work.tokens[p], work.chars[p] // 4, policy.margin) for p in waits)
-    share, tenants, one_over = None, None, False
-    others = {d.run: d.tokens for d in tx.demands(row.id) if d.run in live and d.run != run.id}
+    granted, one_over = None, False
+    others = {d.run: d for d in tx.demands(row.id) if d.run in live and d.run != run.id}
     if others and limits.limit is not None:
-        wanting = others | {run.id: demand}
+        wanting = others | {run.id: wanted}
         holdings = dict.fromkeys(wanting, 0)
         for part in stands.parts:
             holdings[part.run] = holdings.get(part.run, 0) + part.charge
         rows = {row.id: row for row in tx.runs(unfinished=True)}
-        claims = {r: _claim(rows.get(r), r, held + wanting.get(r, 0)) for r, held in holdings.items()}
-        weights = {tenant.id: tenant.weight for tenant in tx.find(TenantRow)}
-        shares = fairness.shares(limits.limit - stands.foreign - stands.lagging, claims, weights)
-        share = shares[run.id]
+        claims = {r: _claim(rows.get(r), r, held, wanting.get(r)) for r, held in holdings.items()}
+        granted = fairness.grant(
+            run.id, claims, {tenant.id: tenant.weight for tenant in tx.find(TenantRow)},
+            limit=limits.limit - stands.foreign - stands.lagging, most=limits.limit - stands.foreign,
+            life_s=known.pace.hold_s, now=now,
+        )  # fmt: skip
         siblings = [r for r, claim in claims.items() if claim.tenant == claims[run.id].tenant]
-        tenants = sum(shares[r] for r in siblings)
         first = min((r for r in siblings if r in wanting), key=lambda r: claims[r].order)
         one_over = first == run.id and not any(holdings[r] for r in siblings)
     looked = tx.resource(run.resource)
@@ -242,7 +252,10 @@ def _gate(
         foreign=stands.foreign, lagging=stands.lagging,
         unproven=sum(1 for part in stands.parts if part.unproven and part.validated_at is None),
         submitting=sum(1 for part in stands.parts if part.run == run.id and part.stage is not Stage.HELD),
-        waiting=demand, largest=largest, mine=mine, my_share=share, tenant_share=tenants, one_over_share=one_over,
+        waiting=wanted.tokens, largest=largest, mine=mine, my_share=granted.share if granted else None,
+        fair_share=granted.fair if granted else None, tenant_share=granted.tenant_share if granted else None,
+        one_over_share=one_over,
+        yields=granted is not None and granted.yields,
         lately=sum(part.charge for part in stands.parts if since <= part.created_at <= now),
         serial=run.serial, paused=row.paused,
         creates_left=creates, creates_left_at=creates_at, poll_s=policy.poll_s,
@@ -252,11 +265,27 @@ def _gate(
     )  # fmt: skip
 
 
-def _claim(run: RunRow | None, name: str, tokens: int) -> fairness.Claim:
+def _claim(run: RunRow | None, name: str, held: int, wanted: DemandRow | None) -> fairness.Claim:
+    claim = fairness.Claim(tokens=held, tenant=f"run:{name}", run=name)
+    if wanted is not None:
+        claim = replace(claim, tokens=held + wanted.tokens, needs=wanted.needs, needs_since=wanted.needs_since)
     if run is None or run.tenant is None:
-        return fairness.Claim(tokens=tokens, tenant=f"run:{name}", run=name)
+        return claim
     due_at = float("inf") if run.due_at is None else run.due_at
-    return fairness.Claim(tokens=tokens, tenant=run.tenant, due_at=due_at, since=run.created_at, run=name)
+    return replace(claim, tenant=run.tenant, due_at=due_at, since=run.created_at)
+
+
+def _put_needs(tx: Tx, wanted: DemandRow, needs: int, now: float) -> None:
+    """Say that a run waits for more than its share, or no longer; it waits since the first time."""
+    if needs != wanted.needs:
+        since = wanted.needs_since if wanted.needs and needs else now
+        tx.put_demand(replace(wanted, needs=needs, needs_since=since))
+
+
+def _least(work: Work, known: Belief, margin: float, waits: Spans) -> int:
+    """The charge of the smallest request that the cut would look at."""
+    first = itertools.islice(waits, cut.LOOKAHEAD)
+    return min(known.charge(work.tokens[p], work.chars[p] // 4, margin) for p in first)
 
 
 def _creates_left(tx: Tx, resource: str, policy: Policy, now: float) -> tuple[int, float | None]:
