@@ -81,8 +81,11 @@ def _probe(operation: Any, surface: Surface, examples: int) -> set[int]:
             base_url=f"{target.url}/v1", headers={"authorization": f"Bearer {target.key}"}, checks=checks, timeout=30
         )
         statuses.add(answer.status_code)
+        if operation.label == "POST /uploads" and answer.status_code == 200:  # servers bound how many are pending
+            assert surface.call("POST", f"/uploads/{answer.json()['id']}/cancel").status_code == 200
 
     probe()
+    surface.call("POST", f"/uploads/{ids['upload_id']}/cancel")  # where the probe has not ended it
     return statuses
 
 
