@@ -74,15 +74,15 @@ def make_key(state: Path, tenant: str, *more: str) -> str:
     return made["key"]
 
 
-def table(client: OpenAI, began: float) -> str:
+def table(client: OpenAI) -> str:
     """Where the five batches stand."""
     batches = {batch.metadata["application"]: batch for batch in client.batches.list() if batch.metadata}
     cells = []
     for name, weight, count in APPLICATIONS:
         batch: Any = batches.get(name)
         done = batch.request_counts.completed if batch else 0
-        cells.append(f"{name} (weight {weight:g}) {done:>3}/{count} {batch.status if batch else 'not there':<11}")
-    return f"{time.monotonic() - began:5.1f} s  " + "  ".join(cells)
+        cells.append(f"{name} (weight {weight:g}) {done:>3}/{count} {batch.status if batch else 'not sent yet':<12}")
+    return "  ".join(cells)
 
 
 def main() -> int:
@@ -110,10 +110,15 @@ def main() -> int:
             command = [sys.executable, __file__, "application", url]
             clients = [subprocess.Popen([*command, keys[name], name, str(count)]) for name, _, count in APPLICATIONS]
             watcher = OpenAI(base_url=f"{url}/v1", api_key=admin)
-            while any(client.poll() is None for client in clients):
-                print(table(watcher, began), flush=True)
+            shown = ""
+            while True:
+                ended = all(client.poll() is not None for client in clients)
+                if (now := table(watcher)) != shown:
+                    print(f"{time.monotonic() - began:5.1f} s  {now}", flush=True)
+                    shown = now
+                if ended:
+                    break
                 time.sleep(2)
-            print(table(watcher, began))
         finally:
             gateway.terminate()
             gateway.wait()

@@ -13,4 +13,8 @@ while status=$(call "$gateway/v1/batches/$batch" | field status); do
   sleep 1
 done
 echo "$status"
-call "$gateway/v1/files/$(call "$gateway/v1/batches/$batch" | field output_file_id)/content"
+[ "$status" != failed ] || call "$gateway/v1/batches/$batch" | field errors >&2
+for result in output_file_id error_file_id; do
+  id=$(call "$gateway/v1/batches/$batch" | field $result)
+  [ "$id" = None ] || call "$gateway/v1/files/$id/content"
+done

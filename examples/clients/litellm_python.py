@@ -16,4 +16,7 @@ while batch.status not in ("completed", "failed", "expired", "cancelled"):
     time.sleep(1)
     batch = litellm.retrieve_batch(batch_id=batch.id, **where)
 print(batch.status)
-print(litellm.file_content(file_id=batch.output_file_id, **where).content.decode())
+for error in batch.errors.data if batch.errors else []:
+    print(f"line {error.line}: {error.message}", file=sys.stderr)
+for result in filter(None, (batch.output_file_id, batch.error_file_id)):
+    print(litellm.file_content(file_id=result, **where).content.decode())

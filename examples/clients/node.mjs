@@ -14,4 +14,7 @@ while (!["completed", "failed", "expired", "cancelled"].includes(batch.status)) 
   batch = await client.batches.retrieve(batch.id);
 }
 console.log(batch.status);
-console.log(await (await client.files.content(batch.output_file_id)).text());
+for (const error of batch.errors?.data ?? []) console.error(`line ${error.line}: ${error.message}`);
+for (const result of [batch.output_file_id, batch.error_file_id].filter(Boolean)) {
+  console.log(await (await client.files.content(result)).text());
+}

@@ -14,4 +14,7 @@ while batch.status not in ("completed", "failed", "expired", "cancelled"):
     time.sleep(1)
     batch = client.batches.retrieve(batch.id)
 print(batch.status)
-print(client.files.content(batch.output_file_id).text)
+for error in batch.errors.data if batch.errors else []:
+    print(f"line {error.line}: {error.message}", file=sys.stderr)
+for result in filter(None, (batch.output_file_id, batch.error_file_id)):
+    print(client.files.content(result).text)

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 from sluicegate.adapters.counters import default_counter
 from sluicegate.adapters.workers import ThreadWorkers
 from sluicegate.answers import Answers, is_ending, loop_in_thread
+from sluicegate.core.belief import Pace
 from sluicegate.core.forecast import together, when
 from sluicegate.core.limits import parse_tokens
 from sluicegate.core.prices import cost
@@ -380,7 +381,7 @@ async def check_async(
             one.close()
     report = report_of(inspection, settings, dialect)
     if ask_provider:
-        report["provider"] = await _ask(settings, inspection)
+        report |= await _ask(settings, inspection, dialect)
     return report
 
 
@@ -391,32 +392,42 @@ def _dialect(settings: Settings) -> Dialect:
     return Dialect.AZURE if azure else Dialect.OPENAI
 
 
-async def _ask(settings: Settings, inspection: Inspection) -> dict[str, Any]:
-    """How much fits right now, when the first part would go and when all would be done."""
-    nothing: dict[str, Any] = {"fits_now": None, "first_part_at": None, "done_at": None}
+async def _ask(settings: Settings, inspection: Inspection, dialect: Dialect) -> dict[str, Any]:
+    """``provider``: how much fits right now, when the first part would go and when all would be done; and the plan anew,
+    by what is known of the deployments."""
+
+    def nothing(note: str) -> dict[str, Any]:
+        return {"provider": {"fits_now": None, "first_part_at": None, "done_at": None, "note": note}}
+
     try:
         async with context(settings) as ctx:
             await watcher.look(ctx, watcher.Sight(), at_least_s=0.0)
             work = inspection.by_model
             if settings.deployment is not None:
                 work = {settings.deployment: {"tokens": inspection.tokens, "largest": inspection.largest_tokens}}
-            answers = {}
+            known, answers, now = [], {}, ctx.clock.now()
             for name, sums in work.items():
                 await ensure_deployment(ctx, ctx.backend.resource, name)
-                row = await _row(ctx, name, cap=settings.limit)
-                answers[name] = when(row, tokens=sums["tokens"], largest=sums["largest"], now=ctx.clock.now())
-            return together(answers) if answers else nothing | {"note": "no request is good, so nothing would be sent"}
+                row, pace = await _row(ctx, name, cap=settings.limit)
+                known.append((row, pace))
+                answers[name] = when(row, tokens=sums["tokens"], largest=sums["largest"], now=now, pace=pace)
     except UsageError as error:
-        return nothing | {"note": f"the provider was not asked: {error}"}
+        return nothing(f"the provider was not asked: {error}")
     except (BackendError, ProviderRefused) as error:
-        return nothing | {"note": f"the provider could not be asked: {error}"}
+        return nothing(f"the provider could not be asked: {error}")
+    if not answers:
+        return nothing("no request is good, so nothing would be sent")
+    limit, pace = overview.tightest(known)
+    plan = inspection.plan(limit=limit or settings.limit, dialect=dialect, pace=pace)
+    return {"provider": together(answers), **plan}
 
 
-async def _row(ctx: Context, name: str, *, cap: int | None = None) -> QuotaRow:
-    def read(tx: Tx) -> QuotaRow:
+async def _row(ctx: Context, name: str, *, cap: int | None = None) -> tuple[QuotaRow, Pace]:
+    def read(tx: Tx) -> tuple[QuotaRow, Pace]:
         row = tx.deployment(scope(ctx.backend.resource, name))
         assert row is not None, "a deployment that was asked about is known"
-        return overview.quota(tx, row, ctx.policy, ctx.clock.now(), frozenset(), cap=cap)
+        quota = overview.quota(tx, row, ctx.policy, ctx.clock.now(), frozenset(), cap=cap)
+        return quota, overview.pace_of(row)
 
     return await ctx.store.transact(read)
 
@@ -473,7 +484,8 @@ async def _override(settings: Settings, deployment: str, **changes: Any) -> Quot
         await ensure_deployment(ctx, ctx.backend.resource, deployment)
         key = scope(ctx.backend.resource, deployment)
         await ctx.store.transact(lambda tx: tx.update_deployment(key, **changes))
-        return await _row(ctx, deployment)
+        row, _ = await _row(ctx, deployment)
+        return row
 
 
 async def batches_list_async(*, settings: Settings) -> list[dict[str, Any]]:

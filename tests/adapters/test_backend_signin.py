@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from sluicegate.core.types import Dialect
 from sluicegate.errors import (
     AuthenticationFailed,
     Unavailable,
+    UsageError,
 )
 from tests.adapters.scripted import (
     NOW,
@@ -174,3 +176,13 @@ async def test_credentials_do_not_follow_a_redirect_to_another_host(server: Serv
     [arrived] = other.requests
     assert "authorization" not in arrived.headers
     assert "api-key" not in arrived.headers
+
+
+async def test_signing_in_with_entra_without_its_package_is_said_before_anything_is_sent(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway began, said that it was ready, and no batch ever went."""
+    monkeypatch.setitem(sys.modules, "azure.identity.aio", None)
+    with pytest.raises(UsageError, match="azure-identity"):
+        async with connected(server.url, **azure(server.url, azure_api_key=None, use_entra=True)):
+            pass

@@ -309,6 +309,15 @@ def test_a_models_limit_is_that_of_the_longest_name_it_begins_with() -> None:
     assert [model.deployments.limit(name) for name in ("gpt-4.1", "gpt-4.1-mini-2025", "o3")] == [90, 2_000, 10_000]
 
 
+def test_a_named_deployment_without_a_limit_has_the_accounts() -> None:
+    """``--limit 30K --deployment NAME`` had none at all."""
+    named = (Deployment("mine"), Deployment("other", 7), Deployment("mini", None, "gpt-4.1-mini"))
+    model = Bench(limit=30_000, deployments=named, model_limits=(("gpt-4.1-mini", 2_000),)).model
+
+    assert [model.deployments.limit(name) for name in ("mine", "other", "mini")] == [30_000, 7, 2_000]
+    assert model.deployments.names == ["mine", "other", "mini"]
+
+
 def test_a_gated_batch_ends_when_its_results_are_written_and_not_before() -> None:
     """So that counts are known when the end is seen."""
     bench = Bench()

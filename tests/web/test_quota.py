@@ -47,6 +47,24 @@ def test_check_knows_the_limit_of_the_settings_and_where_lines_go_from_the_first
     assert (row["deployment"], row["limit"], row["limit_source"]) == ("only", 20_000, "configured")
 
 
+def test_check_plans_by_what_was_learned(tmp_path: Path) -> None:
+    """Without a limit in the settings: by the one that the provider told, and by how long batches lived there."""
+    with local_emulator(deployments={"x": 20_000}, **QUICK) as provider:
+        served = Served(provider.url, tmp_path / "state").start()
+        try:
+            client = served.client()
+            before = checked(client, *["x"] * 3_000)
+            assert batch_of(client, "x").status == "completed"
+            after = checked(client, *["x"] * 3_000)
+        finally:
+            served.end()
+
+    assert (before["parts"], before["holds_s"]) == (1, None)
+    assert after["tokens"] > 20_000 and after["parts"] > 5
+    assert 0 < after["holds_s"] < 60 and after["deployments"]["x"]["done_at"] < time.time() + 60
+    assert "a batch lives about" in after["deployments"]["x"]["note"]
+
+
 def test_an_observer_may_ask_what_a_file_would_be(redirected: Served) -> None:
     """By lines and by file: nothing changes."""
     client = redirected.client()

@@ -39,3 +39,16 @@ def test_batches_survive_restarts(how: signal.Signals, tmp_path: Path, requests_
             assert report["held_max_ratio"] <= 1
         finally:
             served.end()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(how: signal.Signals, tmp_path: Path) -> None:
+    """Exit code 0, with a sentence and without a complaint."""
+    with emulator() as provider:
+        served = Served(provider.url, tmp_path / "state").start()
+        served.client().files.list()
+        served.end(how)
+
+    assert served.process.returncode == 0
+    assert "stopped; what the provider holds goes on there" in served.said[-1]
+    assert not [line for line in served.said if "Unclosed" in line or "Traceback" in line]

@@ -17,6 +17,7 @@ from sluicegate.adapters.credentials import (
     TokenSource,
     default_credential,
     header_safe,
+    require_identity,
     surface_of,
 )
 from sluicegate.core.types import Dialect
@@ -71,6 +72,8 @@ def connect(
     if use_entra:
         if not azure:
             raise UsageError("signing in with Entra is for Azure; this address is OpenAI's, set OPENAI_API_KEY")
+        if credential is default_credential:
+            require_identity()
         tokens = TokenSource(credential, scope=COGNITIVE_SCOPE, now=now)
     elif azure and azure_ad_token:
         token = header_safe(azure_ad_token, "AZURE_OPENAI_AD_TOKEN")
@@ -81,7 +84,9 @@ def connect(
         key = header_safe(key, "AZURE_OPENAI_API_KEY")
     else:
         if not api_key:
-            raise UsageError("no credentials: set OPENAI_API_KEY")
+            raise UsageError(
+                "no credentials: set OPENAI_API_KEY, or for Azure AZURE_OPENAI_ENDPOINT and AZURE_OPENAI_API_KEY"
+            )
         key = header_safe(api_key, "OPENAI_API_KEY")
     timeouts = timeouts or Timeouts()
     scrub = Scrubber(secrets=tuple(s for s in (key, token) if s), base=surface.host)

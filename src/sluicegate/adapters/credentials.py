@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -199,21 +200,32 @@ class Credential(Protocol):
         """Close connections."""
 
 
+def require_identity() -> None:
+    """Say before anything is sent whether :func:`default_credential` can be made.
+
+    Raises:
+        UsageError: azure-identity is not installed.
+    """
+    try:
+        found = importlib.util.find_spec("azure.identity.aio")
+    except ImportError:  # not even a package named azure
+        found = None
+    if found is None:
+        raise UsageError(
+            "signing in with Entra needs the package azure-identity: pip install 'sluicegate[azure]', or use a key "
+            "(AZURE_OPENAI_API_KEY)"
+        )
+
+
 def default_credential() -> Credential:
     """azure-identity's default chain: environment, workload and managed identity, ``az``, ``azd``, PowerShell.
 
     Raises:
         UsageError: the package is not installed.
     """
-    try:
-        # By name, so that type checking needs no extra either.
-        module = importlib.import_module("azure.identity.aio")
-    except ImportError as error:
-        raise UsageError(
-            "signing in with Entra needs the package azure-identity: pip install 'sluicegate[azure]', or use a key "
-            "(AZURE_OPENAI_API_KEY)"
-        ) from error
-    return cast(Credential, module.DefaultAzureCredential())
+    require_identity()
+    # By name, so that type checking needs no extra either.
+    return cast(Credential, importlib.import_module("azure.identity.aio").DefaultAzureCredential())
 
 
 class TokenSource:

@@ -33,7 +33,10 @@ def init(
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(template())
     console = output.console()
-    console.print(f"{path} is written; every setting in it is commented out and has its default.", highlight=False)
+    console.print(
+        f"{path} is written; every setting in it is commented out, with its default or else an example.",
+        highlight=False,
+    )
     console.print(
         "Set azure_endpoint (or leave it to AZURE_OPENAI_ENDPOINT) and limit, then: sluicegate serve", highlight=False
     )

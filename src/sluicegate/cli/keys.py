@@ -69,7 +69,7 @@ def list_(*, common: Where | None = None) -> int:
         + (f"  revoked {date(row['revoked_at'])}" if row["revoked_at"] else "")
         for row in rows
     ]
-    output.print_lines(lines or ["no keys yet"])
+    output.print_lines(lines or [f"no keys yet in the data folder {load(common).state}"])
     return 0
 
 
@@ -126,7 +126,10 @@ def _show(common: Where, made: Any) -> None:
     if common.json:
         output.print_json(made)
     else:
-        output.print_lines([f"{made['key']}", f"id {made['id']}, tenant {made['tenant']}; the key is shown only now"])
+        opens = f"it opens gateways on the data folder {load(common).state}"
+        output.print_lines([
+            made["key"], f"id {made['id']}, tenant {made['tenant']}; the key is shown only now, and {opens}"
+        ])  # fmt: skip
 
 
 def _seconds(flag: str, text: str) -> float:

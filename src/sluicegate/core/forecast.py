@@ -28,13 +28,14 @@ def drain_s(tokens: int, *, limit: int | None, pace: Pace) -> float | None:
 
 
 def plan(
-    groups: Iterable[tuple[int, int]], *, limit: int | None, requests_max: int, bytes_max: int, size: int
+    groups: Iterable[tuple[int, int]], *, limit: int | None, pace: Pace, requests_max: int, bytes_max: int, size: int
 ) -> tuple[int, float | None]:
     """(parts, seconds): into how many parts the work would be cut, and how long it would hold the deployment.
 
     Args:
         groups: (requests, tokens) of each set of requests that may share a part.
         limit: Enqueued tokens, or None if not known: then the seconds are None, since everything hangs on it.
+        pace: What was measured of the deployment; where nothing was, a batch is taken to live for :data:`USUAL_LIFE_S`.
         size: Bytes of all requests.
     """
     groups = list(groups)
@@ -44,21 +45,31 @@ def plan(
     if limit is None:
         return least, None
     if tokens <= limit:
-        return least, USUAL_LIFE_S if tokens else 0.0
+        return least, (pace.hold_s or USUAL_LIFE_S) if tokens else 0.0
     each = max(1, limit // PARTS_USUAL)
-    return max(least, -(-tokens // each)), USUAL_LIFE_S * tokens / limit + USUAL_LIFE_S
+    return max(least, -(-tokens // each)), drain_s(tokens, limit=limit, pace=_usual(pace))
 
 
-def when(row: QuotaRow, *, tokens: int, largest: int, now: float) -> dict[str, Any]:
+def _usual(pace: Pace) -> Pace:
+    return pace if pace.hold_s is not None else Pace(hold_s=USUAL_LIFE_S)
+
+
+def when(row: QuotaRow, *, tokens: int, largest: int, now: float, pace: Pace) -> dict[str, Any]:
     """What the provider's books mean for new work of ``tokens``: what fits now, when it would start and be done."""
     if row.limit is None or row.headroom is None:
         note = "the deployment's limit is not known yet: the first submit learns it; --limit tells it"
         return {"fits_now": None, "first_part_at": None, "done_at": None, "note": note}
     fits = min(tokens, row.headroom)
     starts = now if row.headroom >= min(largest, row.limit) else row.next_release_at
-    life = USUAL_LIFE_S
-    done = None if starts is None else max(starts, row.idle_at or starts) + life * max(1.0, (tokens - fits) / row.limit)
-    note = f"of {tokens:,} tokens, {fits:,} fit now; the limit is {row.limit:,} (known from: {row.limit_source})"
+    usual = _usual(pace)
+    takes_s = usual.hold_s if tokens <= row.limit else drain_s(tokens, limit=row.limit, pace=usual)
+    done = None if starts is None or takes_s is None else max(starts, row.idle_at or starts) + takes_s
+    basis = f"a batch lives about {usual.hold_s:,.0f} s" + (
+        "" if usual is pace else ", as published; none has ended here"
+    )
+    note = (
+        f"of {tokens:,} tokens, {fits:,} fit now; the limit is {row.limit:,} (known from: {row.limit_source}); {basis}"
+    )
     return {"fits_now": fits, "first_part_at": starts, "done_at": done, "note": note}
 
 

@@ -78,8 +78,8 @@ class Account:
     Attributes:
         dialect: Whose texts, envelopes and habits; also which surface ``/openai`` is.
         region: An Azure region: it decides ``fail_fast`` unless that is given.
-        limit: Enqueued tokens of each deployment, or None for no limit. ``deployments``: the only names that exist, each
-            with its own limit; empty: every name exists. ``model_limits``: limits by the beginning of a model's name.
+        limit: Enqueued tokens of each deployment, or None for no limit. ``deployments``: the only names that exist, some
+            with a limit of their own; empty: every name exists. ``model_limits``: limits by the beginning of a model's name.
         long_limits: Models that have a separate queue for long contexts (OpenAI, F§3.5).
         rate: Tokens per second of the service, 0 for no bound. ``discipline``: ``shared`` equally by the running
             batches, ``fifo``, or ``slots``: so many at once, each at its part of the rate.

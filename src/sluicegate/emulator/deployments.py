@@ -22,14 +22,16 @@ class Deployments:
         self._known = {one.name: one for one in account.deployments}
         self._model_limits = account.model_limits
         self._long = account.long_limits
-        self._limits: dict[str, int | None] = {one.name: one.limit for one in account.deployments}
+        self._limits: dict[str, int | None] = {
+            one.name: one.limit for one in account.deployments if one.limit is not None
+        }
         self._default = account.limit
         self.unlisted: list[tuple[float, float, int, str | None]] = []
 
     @property
     def names(self) -> list[str]:
-        """Those that have a limit of their own."""
-        return list(self._limits)
+        """Those that are configured, or have a limit of their own."""
+        return list(dict.fromkeys([*self._known, *self._limits]))
 
     def limit(self, name: str) -> int | None:
         """The enqueued-token limit now, None for no limit."""
@@ -37,7 +39,8 @@ class Deployments:
             return self._limits[name]
         if name.endswith(LONG):
             return next((one.limit for one in self._long if _is_of(name.removesuffix(LONG), one.model)), self._default)
-        named = [(len(model), limit) for model, limit in self._model_limits if name.startswith(model)]
+        served = self._known[name].model or name if name in self._known else name
+        named = [(len(model), limit) for model, limit in self._model_limits if served.startswith(model)]
         return max(named)[1] if named else self._default
 
     def queue(self, name: str, largest: int) -> str:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -18,6 +17,7 @@ from sluicegate.emulator.config import Account
 from sluicegate.emulator.server import Emulator
 from sluicegate.emulator.wire import with_transport
 from sluicegate.errors import UsageError
+from sluicegate.server import Server
 
 
 def serve(
@@ -103,24 +103,8 @@ async def _serve(
     )  # fmt: skip
     emulator.start()
     try:
-        await _Server(config, ready).serve(sockets=[listener])
+        await Server(config, ready).serve(sockets=[listener])
     finally:
         await emulator.close()
     if stopped is not None:
         stopped(emulator.report())
-
-
-class _Server(uvicorn.Server):
-    """Tells when it is up; ends on a signal in order, without raising it again."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[uvicorn.Server], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready(self)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True

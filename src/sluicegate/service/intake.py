@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, cast
 
 from sluicegate.core import check, forecast
+from sluicegate.core.belief import Pace
 from sluicegate.core.check import Problem, Scan
 from sluicegate.core.index import Flag, Group, Index, repeated_hashes
 from sluicegate.core.limits import limits_of
@@ -168,22 +169,25 @@ class Inspection:
 
     def to_json(self, *, limit: int | None, dialect: Dialect) -> dict[str, Any]:
         """The object of ``check --json`` (docs/check.md)."""
-        limits = limits_of(dialect)
-        by_model = self.by_model
-        groups = [(one["requests"], one["tokens"]) for one in by_model.values()]
-        parts, holds = forecast.plan(
-            groups, limit=limit, requests_max=limits.requests_per_batch, bytes_max=limits.file_bytes,
-            size=sum(self.sizes),
-        )  # fmt: skip
         counts: dict[str, int] = {}
         for (code, _), count in self.problems.counts.items():
             counts[code] = counts.get(code, 0) + count
         return {
             "files": len(self.names), "requests": self.requests, "bytes": sum(self.sizes), "tokens": self.tokens,
-            "median_tokens": self.median_tokens, "largest_tokens": self.largest_tokens, "by_model": by_model,
+            "median_tokens": self.median_tokens, "largest_tokens": self.largest_tokens, "by_model": self.by_model,
             "problem_count": self.problems.total, "problem_counts": counts,
-            "problems": [asdict(problem) for problem in self.problems.listed], "parts": parts, "holds_s": holds,
-        }  # fmt: skip
+            "problems": [asdict(problem) for problem in self.problems.listed],
+        } | self.plan(limit=limit, dialect=dialect)  # fmt: skip
+
+    def plan(self, *, limit: int | None, dialect: Dialect, pace: Pace | None = None) -> dict[str, Any]:
+        """``parts`` and ``holds_s``: how the work would be cut, and how long it would hold its deployment."""
+        limits = limits_of(dialect)
+        groups = [(one["requests"], one["tokens"]) for one in self.by_model.values()]
+        parts, holds_s = forecast.plan(
+            groups, limit=limit, pace=pace or Pace(), requests_max=limits.requests_per_batch,
+            bytes_max=limits.file_bytes, size=sum(self.sizes),
+        )  # fmt: skip
+        return {"parts": parts, "holds_s": holds_s}
 
 
 def lenient_rules(dialect: Dialect, models: Mapping[str, str]) -> CheckRules:

@@ -116,5 +116,7 @@ async def rotate(store: Store, ids: Ids, clock: Clock, key_id: str, *, grace_s: 
 async def _row(store: Store, key_id: str) -> KeyRow:
     found = await store.transact(lambda tx: tx.find(KeyRow, id=key_id))
     if not found:
+        if key_id.startswith(PREFIX):
+            raise UsageError("that is a key itself: give its id, key_…; `sluicegate keys list` shows all")
         raise UsageError(f"there is no key {key_id}; `sluicegate keys list` shows all")
     return found[0]

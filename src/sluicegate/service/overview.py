@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sluicegate.core import belief, forecast
+from sluicegate.core.belief import Pace
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.report import Event, EventKind, Progress, QuotaRow
 from sluicegate.core.rows import DeploymentRow, RunRow, scope
@@ -94,12 +95,23 @@ def quota(
     )  # fmt: skip
 
 
+def pace_of(row: DeploymentRow) -> Pace:
+    """What was measured of a deployment's batches."""
+    return belief.load(row.belief).pace
+
+
+def tightest(known: Iterable[tuple[QuotaRow, Pace]]) -> tuple[int | None, Pace]:
+    """The least limit of several deployments, and the pace there: a plan of work for all of them goes by it."""
+    bounded = [(row.limit, pace) for row, pace in known if row.limit is not None]
+    return min(bounded, key=lambda one: one[0], default=(None, Pace()))
+
+
 def _alone_s(tx: Tx, run: RunRow, row: QuotaRow) -> float | None:
     """Seconds that what a run has under way and waiting would take on a deployment if nothing else waited there."""
     deployment = tx.deployment(scope(run.resource, row.deployment))
     assert deployment is not None, "a quota row is of a deployment that is known"
     mine = sum(d.tokens for d in tx.demands(deployment.id) if d.run == run.id)
-    pace = belief.load(deployment.belief).pace
+    pace = pace_of(deployment)
     alone = forecast.drain_s(mine, limit=row.limit, pace=pace)
     return pace.hold_s if alone == 0.0 else alone
 

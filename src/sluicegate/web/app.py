@@ -9,7 +9,7 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from sluicegate import __version__
 from sluicegate.errors import StateUnusable
@@ -45,7 +45,13 @@ def make_app(gateway: Gateway) -> FastAPI:
     app.include_router(quota.router)
     app.openapi = partial(reference.document, app)  # type: ignore[method-assign]
     app.add_api_route("/docs", _reference, include_in_schema=False)
+    app.add_api_route("/", _to_reference, include_in_schema=False)
     return app
+
+
+async def _to_reference(request: Request) -> Response:
+    """Who opens the address in a browser finds the reference."""
+    return RedirectResponse("docs")
 
 
 async def _reference(request: Request) -> Response:

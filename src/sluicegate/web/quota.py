@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sluicegate.core import belief
+from sluicegate.core.belief import Pace
 from sluicegate.core.forecast import when
 from sluicegate.core.report import QuotaRow
 from sluicegate.core.rows import DeploymentRow, scope
@@ -32,14 +33,17 @@ CHECKING: Final = asyncio.Semaphore(2)
 """Files that are checked for this endpoint at the same time; more are told to come back."""
 
 
-async def _rows(gateway: Gateway, choose: Callable[[Tx], list[DeploymentRow]]) -> dict[str, QuotaRow]:
-    """The quota of the deployments that are chosen, by name; what the settings cap counts."""
+async def _rows(gateway: Gateway, choose: Callable[[Tx], list[DeploymentRow]]) -> dict[str, tuple[QuotaRow, Pace]]:
+    """The quota of the deployments that are chosen, and what was measured there, by name; what the settings cap counts."""
     ctx = gateway.ctx
     live = await open_runs(ctx)
     now = ctx.clock.now()
     cap = gateway.settings.limit
     return await ctx.store.read(
-        lambda tx: {row.name: overview.quota(tx, row, ctx.policy, now, live, cap=cap) for row in choose(tx)}
+        lambda tx: {
+            row.name: (overview.quota(tx, row, ctx.policy, now, live, cap=cap), overview.pace_of(row))
+            for row in choose(tx)
+        }
     )
 
 
@@ -49,7 +53,7 @@ async def _visible(request: Request) -> dict[str, dict[str, Any]]:
     gateway = gateway_of(request)
     tenant, resource = caller.sees.get("tenant"), gateway.ctx.backend.resource
     rows = await _rows(gateway, lambda tx: overview.deployments(tx, resource, tenant, gateway.configured))
-    return {name: asdict(row) for name, row in rows.items()}
+    return {name: asdict(row) for name, (row, _) in rows.items()}
 
 
 @router.get("/quota", summary="Enqueued tokens of every deployment")
@@ -112,16 +116,26 @@ async def _answer(gateway: Gateway, caller: Caller, name: str, blob: str | None,
                 path.unlink(missing_ok=True)
     limit, dialect = gateway.settings.limit, gateway.ctx.backend.dialect
     report = await gateway.ctx.workers.blocking(partial(inspection.to_json, limit=limit, dialect=dialect))
-    return JSONResponse(report | {"deployments": await _forecasts(gateway, caller, report["by_model"])})
+    sums = dict(sorted(report["by_model"].items(), key=lambda one: -one[1]["tokens"])[:MODELS_MOST])
+    rows = await _asked(gateway, caller, set(sums))
+    known, pace = overview.tightest(rows.values())
+    plan = await gateway.ctx.workers.blocking(
+        partial(inspection.plan, limit=known or limit, dialect=dialect, pace=pace)
+    )
+    now = gateway.ctx.clock.now()
+    forecasts = {}
+    for model, one in sums.items():
+        row, pace = rows[gateway.deployment_of(model)]
+        forecasts[model] = when(row, tokens=one["tokens"], largest=one["largest"], now=now, pace=pace)
+    return JSONResponse(report | plan | {"deployments": forecasts})
 
 
-async def _forecasts(gateway: Gateway, caller: Caller, by_model: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """When the requests of each model would go.
+async def _asked(gateway: Gateway, caller: Caller, models: set[str]) -> dict[str, tuple[QuotaRow, Pace]]:
+    """The deployments that requests of these models would go to.
 
     A deployment that nothing was sent to is judged by the settings alone, as is a name that only another tenant made up.
     """
-    sums = dict(sorted(by_model.items(), key=lambda one: -one[1]["tokens"])[:MODELS_MOST])
-    resource, names = gateway.ctx.backend.resource, {gateway.deployment_of(model) for model in sums}
+    resource, names = gateway.ctx.backend.resource, {gateway.deployment_of(model) for model in models}
 
     def chosen(tx: Tx) -> list[DeploymentRow]:
         own = overview.deployments(tx, resource, caller.sees.get("tenant"), gateway.configured)
@@ -132,9 +146,4 @@ async def _forecasts(gateway: Gateway, caller: Caller, by_model: dict[str, dict[
             rows[name] = row if row is not None and served else overview.unused(resource, name)
         return [rows[name] for name in sorted(names)]
 
-    rows = await _rows(gateway, chosen)
-    now = gateway.ctx.clock.now()
-    return {
-        model: when(rows[gateway.deployment_of(model)], tokens=one["tokens"], largest=one["largest"], now=now)
-        for model, one in sums.items()
-    }
+    return await _rows(gateway, chosen)

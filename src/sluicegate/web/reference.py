@@ -148,6 +148,13 @@ BATCH: Final = {
         "reasons": ["gpt-4.1: the gate is full: 29,120 of 30,000 tokens"], "position": 1,
     },
 }  # fmt: skip
+NEW: Final = {
+    "status": "validating", "in_progress_at": None, "usage": None,
+    "request_counts": {"total": 0, "completed": 0, "failed": 0},
+}  # fmt: skip
+"""What differs in the answer to a create."""
+
+CANCELLING: Final = {"status": "cancelling", "cancelling_at": 1795500100}
 PART: Final = {
     "id": "part_77c0", "object": "batch.part", "deployment": "gpt-4.1", "provider_batch_id": "batch_Xy", "stage": "held",
     "means": "held by the provider", "status": "in_progress", "requests": 45, "tokens": 7800, "reserved": 7956,
@@ -166,9 +173,10 @@ CHECK: Final = {
         "file": "file-9f1c", "line": 1801, "custom_id": None, "code": "blank_line", "severity": "warning",
         "message": "The line is blank.", "remedy": "It is left out; remove it.",
     }],
-    "parts": 81, "holds_s": 6671.0, "deployments": {"gpt-4.1": {
-        "fits_now": 880, "first_part_at": 1795500010.0, "done_at": 1795506700.0,
-        "note": "of 303,552 tokens, 880 fit now; the limit is 30,000 (known from: configured+header)",
+    "parts": 112, "holds_s": 450.0, "deployments": {"gpt-4.1": {
+        "fits_now": 880, "first_part_at": 1795500010.0, "done_at": 1795501150.0,
+        "note": "of 303,552 tokens, 880 fit now; the limit is 30,000 (known from: configured+header); "
+                "a batch lives about 40 s",
     }},
 }  # fmt: skip
 MODEL: Final = {"id": "gpt-4.1", "object": "model", "created": 0, "owned_by": "sluicegate"}
@@ -270,7 +278,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
         gives="Upload", example=UPLOAD | {"status": "cancelled"}, errors=MISSING | {400: "It is over already."}
     ),
     ("post", "/v1/batches"): Operation(
-        gives="Batch", example=BATCH | {"status": "validating"},
+        gives="Batch", example=BATCH | NEW,
         errors=BAD_BODY | {
             403: "The tenant may never open such a batch.", 422: "The `Idempotency-Key` was used for another create.",
             429: "The tenant has as many open as it may, or creates too fast; `retry-after` says when to come back.",
@@ -306,7 +314,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("get", "/v1/batches/{id}"): Operation(gives="Batch", example=BATCH, errors=MISSING),
     ("get", "/v1/batches/{id}/parts"): Operation(gives="Parts", example=_page(PART), errors=MISSING),
     ("post", "/v1/batches/{id}/cancel"): Operation(
-        gives="Batch", example=BATCH | {"status": "cancelling"}, errors=MISSING | {409: "It has ended already."}
+        gives="Batch", example=BATCH | CANCELLING, errors=MISSING | {409: "It has ended already."}
     ),
     ("get", "/v1/models"): Operation(gives="Models", example=_page(MODEL), errors={}),
     ("get", "/v1/models/{model}"): Operation(gives="Model", example=MODEL, errors=MISSING),

@@ -18,6 +18,7 @@ from sluicegate.api import rules_of
 from sluicegate.core.blob_urls import parse_prefixes
 from sluicegate.core.report import Event
 from sluicegate.errors import StateUnusable, UsageError
+from sluicegate.server import Server
 from sluicegate.service import keys
 from sluicegate.service.desk import DESK, Desk, DeskPolicy
 from sluicegate.settings import Settings
@@ -121,7 +122,7 @@ async def _serve(settings: Settings, listener: Listener, host: str, ready: Calla
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=65_536,
         )  # fmt: skip
         url = f"{'https' if settings.gateway_tls_cert else 'http'}://{host}:{listener.getsockname()[1]}"
-        server = _Server(config, lambda: ready(url, key), desk.stop)
+        server = _Server(config, lambda _: ready(url, key), desk.stop)
         await desk.begin()
         turning = asyncio.create_task(desk.run())
         watching = asyncio.create_task(gateway.watch.run())
@@ -140,14 +141,12 @@ def _remote(settings: Settings) -> HttpBlobs | None:
     return HttpBlobs(prefixes, sas=sas, private=settings.gateway_blobs_private) if prefixes else None
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready, self._stopping = ready, stopping
+class _Server(Server):
+    """Stops the loops at a safe point while it ends."""
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready()
+    def __init__(self, config: uvicorn.Config, ready: Callable[[Server], None], stopping: Callable[[], None]) -> None:
+        super().__init__(config, ready)
+        self._stopping = stopping
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping()
