@@ -9,7 +9,8 @@ from typing import Any, Final
 from sluicegate.settings import SDK_NAMES, Settings
 
 HEAD: Final = """\
-# Settings of sluicegate. A line counts once its leading "# " is gone; what is left out has its default.
+# Settings of sluicegate. A line counts once its leading "# " is gone; what is left out has its default,
+# which is what is shown where there is one; the rest are examples.
 # Flags and environment variables (SLUICEGATE_NAME) come before this file. Keys are better kept in the environment.
 """
 

@@ -106,8 +106,8 @@ app.command(
     name="serve",
     help="""Serve the gateway: the Batch API that queues instead of refusing, for many clients and one limit.
 
-Clients change their base URL and nothing else. With no keys yet, a first one is made: it is shown on a
-terminal, else written to the file first-key of the data folder.""",
+Clients change their base URL and nothing else.
+With no keys yet a first one is made: shown on a terminal, else in the data folder's file first-key.""",
     help_epilogue="""Examples:
   sluicegate serve
   sluicegate serve --host 0.0.0.0 --port 8000 --limit 30K
