@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-REVISION = "0009"
+REVISION = "0010"
 """The newest migration: a database of this revision needs none."""
 
 metadata = sa.MetaData()
@@ -129,7 +129,9 @@ demands = sa.Table(
     "demands", metadata,
     sa.Column("run", sa.Text, primary_key=True),
     sa.Column("deployment", sa.Text, primary_key=True),
-    _int("tokens"), _int("cap", null=True), _time("at", null=False), _int("needs"), _time("needs_since", null=False),
+    _int("tokens"), _int("cap", null=True), _time("at", null=False),
+    sa.Column("needs", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("needs_since", sa.Double, nullable=False, server_default="0"),
 )  # fmt: skip
 
 events = sa.Table(
