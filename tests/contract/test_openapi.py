@@ -92,7 +92,7 @@ def _probe(operation: Any, surface: Surface, examples: int) -> set[int]:
 def _things(surface: Surface) -> dict[str, str]:
     """A file, a batch and an upload that exist, by the names of the document's path parameters."""
     file_id = surface.upload(surface.line())
-    upload = {"filename": "in.jsonl", "purpose": "batch", "bytes": 10, "mime_type": "application/jsonl"}
+    upload = {"filename": "in.jsonl", "purpose": "batch", "bytes": 1_000_000, "mime_type": "application/jsonl"}
     upload_id = surface.call("POST", "/uploads", json=upload).json()["id"]
     return {"file_id": file_id, "batch_id": surface.create(file_id)["id"], "upload_id": upload_id}
 
