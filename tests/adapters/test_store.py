@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -23,7 +24,8 @@ from sluicegate.core.ledger import Balance, Dimension, Entry, Verb, post
 from sluicegate.core.lifecycle import RunState, Stage
 from sluicegate.core.report import Event, EventKind
 from sluicegate.core.rows import BatchRow, DemandRow, DeploymentRow, ForeignRow, PartRow, ResourceRow, RunRow
-from sluicegate.core.tenancy import TenantRow
+from sluicegate.core.tenancy import ClientBatchRow, TenantRow
+from sluicegate.core.types import BatchStatus
 from sluicegate.core.waiting import Spans
 from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
@@ -161,6 +163,29 @@ async def test_events_are_kept_in_order_with_their_fields(store: SqlStore) -> No
     (number, read), *rest = await store.transact(lambda tx: tx.events(run="run_1"))
     assert read == event and not rest
     assert await store.transact(lambda tx: tx.events(after=number)) == []
+
+
+async def test_rows_are_found_by_value_by_set_and_by_nothing(store: SqlStore) -> None:
+    """An empty set has no rows, a value of None is NULL, and flags are read as such."""
+    rows = [
+        TenantRow(id=name, weight=1.0, created_at=at) for name, at in (("a", 1.0), ("b", 2.0), ("c", 3.0))
+    ]  # fmt: skip
+    batch = ClientBatchRow(
+        id="batch_1", tenant="a", key="k", input_file="f", input="i", input_bytes=1, endpoint="/v1/x", window="24h",
+        metadata=None, status=BatchStatus.VALIDATING, fingerprint="p", created_at=0.0, due_at=1.0,
+    )  # fmt: skip
+    await store.transact(lambda tx: tx.insert(*rows, batch))  # type: ignore[arg-type]
+
+    def found(tx: Tx, **equal: Any) -> list[str]:
+        return [row.id for row in tx.find(TenantRow, **equal)]
+
+    assert await store.transact(lambda tx: found(tx)) == ["a", "b", "c"]
+    assert await store.transact(lambda tx: found(tx, id="b")) == ["b"]
+    assert await store.transact(lambda tx: found(tx, id=frozenset("ac"))) == ["a", "c"]
+    assert await store.transact(lambda tx: found(tx, id=frozenset())) == []
+    assert await store.transact(lambda tx: found(tx, id=frozenset("ac"), created_at=3.0)) == ["c"]
+    assert await store.transact(lambda tx: tx.find(ClientBatchRow, ended_at=None)) == [batch]
+    assert await store.transact(lambda tx: tx.find(ClientBatchRow, ended_at=1.0)) == []
 
 
 async def test_the_migrations_make_exactly_the_tables_of_a_new_database(store: SqlStore, tmp_path: Path) -> None:

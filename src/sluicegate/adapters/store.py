@@ -88,6 +88,8 @@ def _query(kind: type, shape: tuple[tuple[str, str | int], ...], order: str | No
             query = query.where(columns[name].is_(None))
         elif how == "equal":
             query = query.where(columns[name] == sa.bindparam(name))
+        elif how == 0:
+            query = query.where(sa.false())
         else:
             query = query.where(columns[name].in_([sa.bindparam(f"{name}_{i}") for i in range(cast(int, how))]))
     if order is not None:
