@@ -56,6 +56,11 @@ def test_a_request_of_the_whole_limit_gets_its_turn_beside_another_run() -> None
     assert any("has its turn" in line for line in one.trace.lines)
 
 
+def test_a_batch_with_parts_under_way_keeps_its_lane_after_trouble() -> None:
+    """It waited for a lane, and the batches in the lanes for the room that its parts had reserved."""
+    assert play(draw(203710)).broken is None
+
+
 @pytest.mark.parametrize("damage", ["corrupt", "truncated"])
 def test_others_count_in_full_though_their_file_arrives_damaged(damage: str) -> None:
     """A line that could not be read counted nothing, and room was taken that others held (D10)."""

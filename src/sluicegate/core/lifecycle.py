@@ -56,6 +56,8 @@ TRANSITIONS: Final[dict[Stage, frozenset[Stage]]] = {
     Stage.REFUSED: frozenset(),
     Stage.VOID: frozenset(),
 }
+UNDER_WAY: Final = frozenset(stage for stage in Stage if not stage.final)
+"""Stages of parts of which something is still to come."""
 
 
 def check_transition(before: Stage, after: Stage) -> None:

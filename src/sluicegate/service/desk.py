@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from sluicegate.core.fairness import in_turn
-from sluicegate.core.lifecycle import RunState
+from sluicegate.core.lifecycle import UNDER_WAY, RunState
 from sluicegate.core.report import Event, EventKind, Progress
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.tenancy import OPEN, ClientBatchRow
@@ -230,7 +230,7 @@ class Desk:
         self._wake.set()
 
     async def _turn(self) -> None:
-        open_ = await self._ctx.store.transact(lambda tx: tx.find(ClientBatchRow, status=OPEN))
+        open_, begun = await self._ctx.store.transact(lambda tx: (tx.find(ClientBatchRow, status=OPEN), _begun(tx)))
         now = self._ctx.clock.now()
         for batch in open_:
             if batch.status is BatchStatus.FINALIZING:
@@ -248,8 +248,11 @@ class Desk:
             self._start(self._fetches, batch.id, partial(self._fetch, batch))
         for batch in _turns([b for b in fresh if not _abroad(b)], self._checks, open_, CHECKS):
             self._start(self._checks, batch.id, partial(self._check, batch))
-        entered = [b for b in ready if b.run is not None]
-        for batch in _turns(entered, self._drives, open_, self._policy.active_max, one_each=True):
+        entered = [b for b in ready if b.run is not None and b.id not in self._drives]
+        # What has parts under way keeps its lane, also after trouble or a restart: others wait for the room that they take.
+        lanes = {b.id: b for b in open_ if b.id in self._drives or b.run in begun}
+        going_on = [b for b in entered if b.id in lanes]
+        for batch in (*going_on, *_turns(entered, lanes, open_, self._policy.active_max, one_each=True)):
             self._start(self._drives, batch.id, partial(self._drive, batch))
         self._line_up(open_)
         if now >= self._swept_at + SWEEP_S and not self._sweeps:
@@ -483,6 +486,11 @@ async def open_runs(ctx: Context) -> frozenset[str]:
     live = await live_runs(ctx)
     unfinished = await ctx.store.read(lambda tx: tx.runs(unfinished=True))
     return live | {run.id for run in unfinished if run.tenant is not None}
+
+
+def _begun(tx: Tx) -> frozenset[str]:
+    """Runs that have parts under way."""
+    return frozenset(part.run for part in tx.parts(stages=UNDER_WAY))
 
 
 def _abroad(batch: ClientBatchRow) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sluicegate.core.lifecycle import Stage
+from sluicegate.core.lifecycle import UNDER_WAY
 from sluicegate.core.prices import cost
 from sluicegate.core.rows import PartRow
 from sluicegate.core.waiting import Spans
@@ -16,8 +16,6 @@ from sluicegate.service.work import Work
 MEASURED_WITH: Final = 0.05
 """Share of the money whose input goes first, alone, where nothing says how long answers are: it is answered before more
 goes. An answer costs a few times its request, so the whole of this sample stays a fraction of the bound."""
-
-UNDER_WAY: Final = frozenset({Stage.RESERVED, Stage.SUBMITTING, Stage.HELD, Stage.ENDED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sluicegate.core import belief
-from sluicegate.core.lifecycle import Stage
+from sluicegate.core.lifecycle import UNDER_WAY
 from sluicegate.core.tenancy import ClientBatchRow
 from sluicegate.ports import Tx
 from sluicegate.service import overview
@@ -25,7 +25,6 @@ from sluicegate.web.watch import IDLE_S
 router = APIRouter(tags=["health"])
 
 FREE_BYTES_LEAST: Final = 500_000_000
-UNDER_WAY: Final = frozenset(stage for stage in Stage if not stage.final)
 
 
 @router.get("/healthz", summary="Is the process up?")
