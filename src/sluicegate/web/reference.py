@@ -149,8 +149,11 @@ BATCH: Final = {
     },
 }  # fmt: skip
 NEW: Final = {
-    "status": "validating", "in_progress_at": None, "usage": None,
-    "request_counts": {"total": 0, "completed": 0, "failed": 0},
+    "status": "validating", "in_progress_at": None, "request_counts": {"total": 0, "completed": 0, "failed": 0},
+    "usage": {
+        "input_tokens": 0, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 0,
+        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 0,
+    },
 }  # fmt: skip
 """What differs in the answer to a create."""
 
