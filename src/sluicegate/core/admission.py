@@ -140,7 +140,9 @@ def decide(gate: Gate, now: float) -> Admit | HoldBack:
         mine = gate.my_share - gate.mine
         if gate.one_over_share:  # a request that is larger than the share could never go otherwise
             mine = max(mine, gate.largest)
-        if mine < room and mine < min(gate.waiting, gate.largest, _mean(gate, limit)):
+        # Pieces are no smaller than the largest request, but for one that no share of its tenant's will ever hold.
+        never = gate.largest > (gate.my_share if gate.tenant_share is None else gate.tenant_share)
+        if mine < room and mine < min(gate.waiting, _mean(gate, limit) if never else gate.largest):
             return HoldBack(reason="this run has its fair share of the limit; another run is waiting too")
         room = min(room, max(mine, 0))
     elif gate.waiting > room and _outpaces(gate, limit, room):

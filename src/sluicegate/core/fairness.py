@@ -113,7 +113,8 @@ def grant(
     fair = shares(limit, claims, weights)
     waiting = {r: c for r, c in claims.items() if c.needs and c.tenant != me.tenant}
     idle = {claim.tenant for claim in waiting.values()}
-    open_to_me = shares(limit, {r: c for r, c in claims.items() if c.tenant not in idle}, weights)
+    present = {r: c for r, c in claims.items() if c.tenant not in idle}
+    open_to_me = shares(limit, present, weights) if idle else fair
     siblings = [r for r, claim in claims.items() if claim.tenant == me.tenant]
     return Grant(
         share=open_to_me[run],

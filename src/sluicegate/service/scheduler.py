@@ -266,13 +266,16 @@ def _gate(
 
 
 def _claim(run: RunRow | None, name: str, held: int, wanted: DemandRow | None) -> fairness.Claim:
-    claim = fairness.Claim(tokens=held, tenant=f"run:{name}", run=name)
-    if wanted is not None:
-        claim = replace(claim, tokens=held + wanted.tokens, needs=wanted.needs, needs_since=wanted.needs_since)
+    wants = (0, 0, 0.0) if wanted is None else (wanted.tokens, wanted.needs, wanted.needs_since)
+    tokens, needs, needs_since = wants
     if run is None or run.tenant is None:
-        return claim
-    due_at = float("inf") if run.due_at is None else run.due_at
-    return replace(claim, tenant=run.tenant, due_at=due_at, since=run.created_at)
+        return fairness.Claim(
+            tokens=held + tokens, tenant=f"run:{name}", run=name, needs=needs, needs_since=needs_since
+        )  # fmt: skip
+    return fairness.Claim(
+        tokens=held + tokens, tenant=run.tenant, run=name, needs=needs, needs_since=needs_since,
+        due_at=float("inf") if run.due_at is None else run.due_at, since=run.created_at,
+    )  # fmt: skip
 
 
 def _put_needs(tx: Tx, wanted: DemandRow, needs: int, now: float) -> None:
