@@ -16,7 +16,7 @@ def gate(**changes: object) -> Gate:
     base = Gate(
         limits=PROVEN, belief=Belief(creates_answered=1), reserved=0, held=0, foreign=0, lagging=0, unproven=0,
         submitting=0, waiting=285_000, largest=3_200, mine=0, my_share=None, fair_share=None,
-        tenant_share=None, one_over_share=False, yields=False, lately=0, serial=0, paused=False,
+        tenant_share=None, one_over_share=False, set_aside=0, lately=0, serial=0, paused=False,
         creates_left=100, creates_left_at=None, files_left=100, poll_s=1.0, part_s_least=0.0,
     )  # fmt: skip
     return replace(base, **changes)  # type: ignore[arg-type]
@@ -135,10 +135,12 @@ def test_a_request_of_more_than_half_goes_though_the_limit_is_only_told() -> Non
 
 
 def test_the_gate_drains_for_another_runs_turn() -> None:
-    """However much room there is."""
-    verdict = decide(gate(my_share=60_000, yields=True), 0.0)
+    """As far as that needs, and no further."""
+    verdict = decide(gate(my_share=60_000, held=20_000, set_aside=40_000), 0.0)
+    beside = decide(gate(my_share=60_000, held=20_000, set_aside=39_000), 0.0)
 
     assert isinstance(verdict, HoldBack) and "has its turn" in verdict.reason
+    assert isinstance(beside, Admit) and beside.size <= 1_000
 
 
 def test_what_returns_within_few_looks_goes_again_evenly() -> None:

@@ -68,10 +68,10 @@ def test_a_tenant_with_many_runs_gets_no_more_than_one_with_a_single_run() -> No
 def test_without_needs_a_grant_is_the_fair_share(
     limit: int, claims: dict[str, Claim], now: float, life_s: float | None
 ) -> None:
-    """And nobody yields."""
+    """And nothing is set aside."""
     for run, fair in shares(limit, claims, WEIGHTS).items():
         granted = grant(run, claims, WEIGHTS, limit=limit, most=limit, life_s=life_s, now=now)
-        assert (granted.share, granted.fair, granted.yields) == (fair, fair, False)
+        assert (granted.share, granted.fair, granted.set_aside) == (fair, fair, 0)
 
 
 LARGE = {
@@ -91,20 +91,20 @@ def test_who_needs_more_than_its_share_leaves_it_to_others_until_its_turn() -> N
     early = granted("b", 110.0)
     due_s = 40.0 * 500 / 300  # by then its share would have let as much through
 
-    assert (early.share, early.fair, early.yields) == (600, 300, False)
-    assert not granted("b", 100.0 + due_s - 1).yields
-    assert granted("b", 100.0 + due_s + 1).yields
-    assert not granted("a", 100.0 + due_s + 1).yields
+    assert (early.share, early.fair, early.set_aside) == (600, 300, 0)
+    assert not granted("b", 100.0 + due_s - 1).set_aside
+    assert granted("b", 100.0 + due_s + 1).set_aside
+    assert not granted("a", 100.0 + due_s + 1).set_aside
 
 
 def test_a_turn_that_cannot_be_used_passes() -> None:
     """A batch that is stuck, or a process that is, does not stop all others."""
     due_s = 40.0 * 500 / 300
 
-    assert not granted("b", 100.0 + due_s + 81).yields
-    assert granted("b", 100.0 + due_s + 81 + due_s).yields
-    assert not granted("b", 100.0 + due_s + 1, most=400).yields  # others hold so much that it could not go anyway
-    assert not granted("b", 100.0 + due_s + 1, life_s=None).yields
+    assert not granted("b", 100.0 + due_s + 81).set_aside
+    assert granted("b", 100.0 + due_s + 81 + due_s).set_aside
+    assert not granted("b", 100.0 + due_s + 1, most=400).set_aside  # others hold so much that it could not go anyway
+    assert not granted("b", 100.0 + due_s + 1, life_s=None).set_aside
 
 
 def test_of_two_that_need_more_the_one_that_waits_longer_goes_first() -> None:
@@ -113,9 +113,9 @@ def test_of_two_that_need_more_the_one_that_waits_longer_goes_first() -> None:
     three = {**LARGE, "c": later}
     due = 120.0 + 40.0 * 500 / 200 + 1
 
-    assert granted("b", due, three).yields
-    assert granted("c", due, three).yields
-    assert not granted("a", due, three).yields
+    assert granted("b", due, three).set_aside
+    assert granted("c", due, three).set_aside
+    assert not granted("a", due, three).set_aside
 
 
 def waiting(tenant: str, due_at: float, number: int) -> ClientBatchRow:

@@ -54,7 +54,7 @@ class Gate:
             much it might if everybody could use theirs.
         tenant_share: How much its tenant may, all its runs together; a run without a tenant is one of its own.
         one_over_share: It may exceed its share by one request: nothing of its tenant's is under way, and it is the first.
-        yields: The gate drains for another run's request that needs more than a share.
+        set_aside: What is left free for other runs' requests that need more than their share, and have their turn.
         lately: Parts of this deployment that were cut since the last look, for ``poll_s`` at most, all runs together.
         serial: How many parts this run has cut, for sizes that differ.
         requests: How many requests count, where the provider limits enqueued requests as well, else None.
@@ -75,7 +75,7 @@ class Gate:
     fair_share: int | None
     tenant_share: int | None
     one_over_share: bool
-    yields: bool
+    set_aside: int
     lately: int
     serial: int
     paused: bool
@@ -134,7 +134,8 @@ def decide(gate: Gate, now: float) -> Admit | HoldBack:
             reason=f"one request is estimated at {gate.largest:,} tokens, above the limit of {limit:,} only by the "
             "margin: it goes alone",
         )  # fmt: skip
-    if gate.yields:
+    room = max(0, room - gate.set_aside)
+    if not room and gate.set_aside:
         return HoldBack(reason="another run's next request needs more than its share of the limit, and has its turn")
     if gate.my_share is not None:
         mine = gate.my_share - gate.mine

@@ -84,13 +84,13 @@ class Grant:
     Attributes:
         share, tenant_share: In tokens, for itself and for all runs of its tenant.
         fair: Its share if everybody could use theirs.
-        yields: It lets the gate drain for another run.
+        set_aside: Tokens of the limit that it leaves free, for other runs whose turn it is.
     """
 
     share: int
     tenant_share: int
     fair: int
-    yields: bool
+    set_aside: int
 
 
 def grant(
@@ -100,7 +100,7 @@ def grant(
     """The share of one run, while others may need more than theirs for a single request.
 
     Who needs more than its share leaves it to the others, and gets a turn once that share would have let as much through:
-    the others then hold back until there is room. If there still is none after :data:`WINDOW_LIVES` (a batch is stuck, or
+    the others then leave as much free as it needs. If there still is no room after :data:`WINDOW_LIVES` (a batch is stuck, or
     its process is), they go on, and the next turn comes as before.
 
     Args:
@@ -120,9 +120,10 @@ def grant(
         share=open_to_me[run],
         tenant_share=sum(open_to_me[r] for r in siblings),
         fair=fair[run],
-        yields=any(
-            claim.needs <= most and _has_turn(claim, fair[r], life_s, now) and not (me.needs and _before(me, claim))
+        set_aside=sum(
+            claim.needs
             for r, claim in waiting.items()
+            if claim.needs <= most and _has_turn(claim, fair[r], life_s, now) and not (me.needs and _before(me, claim))
         ),
     )
 

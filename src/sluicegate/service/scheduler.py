@@ -255,7 +255,7 @@ def _gate(
         waiting=wanted.tokens, largest=largest, mine=mine, my_share=granted.share if granted else None,
         fair_share=granted.fair if granted else None, tenant_share=granted.tenant_share if granted else None,
         one_over_share=one_over,
-        yields=granted is not None and granted.yields,
+        set_aside=granted.set_aside if granted else 0,
         lately=sum(part.charge for part in stands.parts if since <= part.created_at <= now),
         serial=run.serial, paused=row.paused,
         creates_left=creates, creates_left_at=creates_at, poll_s=policy.poll_s,
