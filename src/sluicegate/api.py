@@ -381,7 +381,7 @@ async def check_async(
             one.close()
     report = report_of(inspection, settings, dialect)
     if ask_provider:
-        report |= await _ask(settings, inspection, dialect)
+        report |= await _ask(settings, inspection, report["by_model"], dialect)
     return report
 
 
@@ -392,7 +392,9 @@ def _dialect(settings: Settings) -> Dialect:
     return Dialect.AZURE if azure else Dialect.OPENAI
 
 
-async def _ask(settings: Settings, inspection: Inspection, dialect: Dialect) -> dict[str, Any]:
+async def _ask(
+    settings: Settings, inspection: Inspection, by_model: dict[str, dict[str, int]], dialect: Dialect
+) -> dict[str, Any]:  # fmt: skip
     """``provider``: how much fits right now, when the first part would go and when all would be done; and the plan anew,
     by what is known of the deployments."""
 
@@ -402,7 +404,7 @@ async def _ask(settings: Settings, inspection: Inspection, dialect: Dialect) -> 
     try:
         async with context(settings) as ctx:
             await watcher.look(ctx, watcher.Sight(), at_least_s=0.0)
-            work = inspection.by_model
+            work = by_model
             if settings.deployment is not None:
                 work = {settings.deployment: {"tokens": inspection.tokens, "largest": inspection.largest_tokens}}
             known, answers, now = [], {}, ctx.clock.now()
@@ -418,7 +420,7 @@ async def _ask(settings: Settings, inspection: Inspection, dialect: Dialect) -> 
     if not answers:
         return nothing("no request is good, so nothing would be sent")
     limit, pace = overview.tightest(known)
-    plan = inspection.plan(limit=limit or settings.limit, dialect=dialect, pace=pace)
+    plan = inspection.plan(by_model, limit=limit or settings.limit, dialect=dialect, pace=pace)
     return {"provider": together(answers), **plan}
 
 

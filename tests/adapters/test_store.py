@@ -174,7 +174,7 @@ async def test_rows_are_found_by_value_by_set_and_by_nothing(store: SqlStore) ->
         id="batch_1", tenant="a", key="k", input_file="f", input="i", input_bytes=1, endpoint="/v1/x", window="24h",
         metadata=None, status=BatchStatus.VALIDATING, fingerprint="p", created_at=0.0, due_at=1.0,
     )  # fmt: skip
-    await store.transact(lambda tx: tx.insert(*rows, batch))  # type: ignore[arg-type]
+    await store.transact(lambda tx: tx.insert(*rows, batch))
 
     def found(tx: Tx, **equal: Any) -> list[str]:
         return [row.id for row in tx.find(TenantRow, **equal)]

@@ -21,7 +21,7 @@ NOT_HERE: Final = frozenset(
         "_facts",  # files imported by URL
         "lines_naming", "_write_whole",  # a deployment that does not exist
         "old",  # `prune`, by hand
-        "to_json", "plan",  # `POST /v1/quota/check`, which changes nothing
+        "to_json",  # `POST /v1/quota/check`, which changes nothing
     }
 )  # fmt: skip
 """Worker functions of ways that no simulated person goes."""

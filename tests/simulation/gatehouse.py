@@ -89,7 +89,7 @@ class Gatehouse:
         self.took_s = loop.time() - self._play.calm_at()
         self._compare_rows()
         await asyncio.sleep(KEEP_S + SWEPT_S)
-        while (early := self._play.trace.trouble_at + LITTER_S + SWEPT_S - loop.time()) > 0:  # noqa: ASYNC110
+        while (early := self._play.trace.trouble_at + LITTER_S + SWEPT_S - loop.time()) > 0:  # noqa: ASYNC110 - deaths are no event
             await asyncio.sleep(early)  # it died meanwhile, and looks anew
         self._closing.set()
         await lives

@@ -115,12 +115,11 @@ _BALANCE_OF_PART: Final = sa.select(
 )  # fmt: skip
 
 
-def _how(value: object) -> str | int:
-    return "null" if value is None else len(value) if isinstance(value, frozenset) else "equal"
-
-
-def _bound(value: Any) -> list[Any]:
-    return [] if value is None else sorted(value) if isinstance(value, frozenset) else [value]
+def _asked(value: Any) -> tuple[str | int, list[Any]]:
+    """What a column is asked for, as :func:`_query` has it, and the values that are bound for it."""
+    if value is None:
+        return "null", []
+    return (len(value), sorted(value)) if isinstance(value, frozenset) else ("equal", [value])
 
 
 def _load(kind: type[Row], values: Iterable[Any]) -> Row:
@@ -145,10 +144,10 @@ class SqlTx:
         self._sqlite = cast(sqlite3.Connection, connection.connection.dbapi_connection)
 
     def _select(self, kind: type[Row], order: str | None = None, /, **equal: Any) -> list[Row]:
-        query = _query(cast(Any, kind), tuple((name, _how(value)) for name, value in equal.items()), order)
-        return [
-            _load(kind, row) for row in self._sqlite.execute(query, [v for one in equal.values() for v in _bound(one)])
-        ]
+        asked = {name: _asked(value) for name, value in equal.items()}
+        query = _query(cast(Any, kind), tuple((name, how) for name, (how, _) in asked.items()), order)
+        bound = [value for _, values in asked.values() for value in values]
+        return [_load(kind, row) for row in self._sqlite.execute(query, bound)]
 
     def _one(self, kind: type[Row], /, **equal: Any) -> Row | None:
         found = self._select(kind, **equal)

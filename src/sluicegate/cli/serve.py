@@ -29,7 +29,7 @@ def serve(
 
     settings = load(common or Paced())
     keep_up(settings, host=host, port=port, ready=partial(_say_ready, settings.state))
-    print("stopped; what the provider holds goes on there, and the next start on this data folder with it")  # noqa: T201
+    print("stopped; what the provider holds goes on there, and the next start on this data folder with it")  # noqa: T201  (for persons)
     return 0
 
 
@@ -50,4 +50,4 @@ def _say_ready(state: Path, url: str, key: str | None) -> None:
             '"/v1/chat/completions", completion_window="24h"))'
         )
     print(f"sluicegate gateway ready at {url}", flush=True)  # noqa: T201  (the one line that programs wait for)
-    print(f"its API, with examples: {url}/docs", flush=True)  # noqa: T201
+    print(f"its API, with examples: {url}/docs", flush=True)  # noqa: T201  (for persons)

@@ -169,20 +169,27 @@ class Inspection:
 
     def to_json(self, *, limit: int | None, dialect: Dialect) -> dict[str, Any]:
         """The object of ``check --json`` (docs/check.md)."""
+        by_model = self.by_model
         counts: dict[str, int] = {}
         for (code, _), count in self.problems.counts.items():
             counts[code] = counts.get(code, 0) + count
         return {
             "files": len(self.names), "requests": self.requests, "bytes": sum(self.sizes), "tokens": self.tokens,
-            "median_tokens": self.median_tokens, "largest_tokens": self.largest_tokens, "by_model": self.by_model,
+            "median_tokens": self.median_tokens, "largest_tokens": self.largest_tokens, "by_model": by_model,
             "problem_count": self.problems.total, "problem_counts": counts,
             "problems": [asdict(problem) for problem in self.problems.listed],
-        } | self.plan(limit=limit, dialect=dialect)  # fmt: skip
+        } | self.plan(by_model, limit=limit, dialect=dialect)  # fmt: skip
 
-    def plan(self, *, limit: int | None, dialect: Dialect, pace: Pace | None = None) -> dict[str, Any]:
-        """``parts`` and ``holds_s``: how the work would be cut, and how long it would hold its deployment."""
+    def plan(
+        self, by_model: Mapping[str, Mapping[str, int]], *, limit: int | None, dialect: Dialect, pace: Pace | None = None
+    ) -> dict[str, Any]:  # fmt: skip
+        """``parts`` and ``holds_s``: how the work would be cut, and how long it would hold its deployment.
+
+        Args:
+            by_model: As in :meth:`to_json`; to make it reads every request.
+        """
         limits = limits_of(dialect)
-        groups = [(one["requests"], one["tokens"]) for one in self.by_model.values()]
+        groups = [(one["requests"], one["tokens"]) for one in by_model.values()]
         parts, holds_s = forecast.plan(
             groups, limit=limit, pace=pace or Pace(), requests_max=limits.requests_per_batch,
             bytes_max=limits.file_bytes, size=sum(self.sizes),

@@ -232,7 +232,10 @@ def _gate(
         for part in stands.parts:
             holdings[part.run] = holdings.get(part.run, 0) + part.charge
         rows = {row.id: row for row in tx.runs(unfinished=True)}
-        claims = {r: _claim(rows.get(r), r, held, wanting.get(r)) for r, held in holdings.items()}
+        idle = {
+            r: DemandRow(run=r, deployment=row.id, tokens=0, cap=None, at=now) for r in holdings if r not in wanting
+        }
+        claims = {r: _claim(rows.get(r), holdings[r], one) for r, one in (wanting | idle).items()}
         granted = fairness.grant(
             run.id, claims, {tenant.id: tenant.weight for tenant in tx.find(TenantRow)},
             limit=limits.limit - stands.foreign - stands.lagging, most=limits.limit - stands.foreign,
@@ -265,17 +268,15 @@ def _gate(
     )  # fmt: skip
 
 
-def _claim(run: RunRow | None, name: str, held: int, wanted: DemandRow | None) -> fairness.Claim:
-    wants = (0, 0, 0.0) if wanted is None else (wanted.tokens, wanted.needs, wanted.needs_since)
-    tokens, needs, needs_since = wants
-    if run is None or run.tenant is None:
-        return fairness.Claim(
-            tokens=held + tokens, tenant=f"run:{name}", run=name, needs=needs, needs_since=needs_since
-        )  # fmt: skip
-    return fairness.Claim(
-        tokens=held + tokens, tenant=run.tenant, run=name, needs=needs, needs_since=needs_since,
-        due_at=float("inf") if run.due_at is None else run.due_at, since=run.created_at,
+def _claim(run: RunRow | None, held: int, wanted: DemandRow) -> fairness.Claim:
+    claim = fairness.Claim(
+        tokens=held + wanted.tokens, tenant=f"run:{wanted.run}", run=wanted.run, needs=wanted.needs,
+        needs_since=wanted.needs_since,
     )  # fmt: skip
+    if run is None or run.tenant is None:
+        return claim
+    due_at = float("inf") if run.due_at is None else run.due_at
+    return replace(claim, tenant=run.tenant, due_at=due_at, since=run.created_at)
 
 
 def _put_needs(tx: Tx, wanted: DemandRow, needs: int, now: float) -> None:

@@ -119,9 +119,7 @@ async def _answer(gateway: Gateway, caller: Caller, name: str, blob: str | None,
     sums = dict(sorted(report["by_model"].items(), key=lambda one: -one[1]["tokens"])[:MODELS_MOST])
     rows = await _asked(gateway, caller, set(sums))
     known, pace = overview.tightest(rows.values())
-    plan = await gateway.ctx.workers.blocking(
-        partial(inspection.plan, limit=known or limit, dialect=dialect, pace=pace)
-    )
+    plan = inspection.plan(report["by_model"], limit=known or limit, dialect=dialect, pace=pace)
     now = gateway.ctx.clock.now()
     forecasts = {}
     for model, one in sums.items():
