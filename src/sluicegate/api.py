@@ -32,7 +32,7 @@ from sluicegate.errors import BackendError, CostLimitExceeded, ProviderRefused, 
 from sluicegate.ports import Backend, Tx, Workers
 from sluicegate.service import overview, prepare, runs, watcher
 from sluicegate.service.context import Context
-from sluicegate.service.drive import ensure_deployment, lock_name
+from sluicegate.service.drive import ensure_deployment, live_runs
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect, open_plain
 from sluicegate.service.prune import prune as prune_runs
 from sluicegate.service.retention import drop_old_litter
@@ -443,7 +443,7 @@ async def quota_async(*, settings: Settings, refresh: bool = True) -> list[Quota
     async with context(settings) as ctx:
         if refresh:
             await watcher.look(ctx, watcher.Sight(), at_least_s=0.0)
-        live = await _live(ctx)
+        live = live_runs(ctx)
         resource = ctx.backend.resource
         cap = settings.limit
         names = {row.deployment for row in await ctx.store.transact(lambda tx: tx.foreign(resource))} - {"*"}
@@ -459,11 +459,6 @@ async def quota_async(*, settings: Settings, refresh: bool = True) -> list[Quota
             ]
 
         return await ctx.store.transact(read)
-
-
-async def _live(ctx: Context) -> frozenset[str]:
-    known = await ctx.store.transact(lambda tx: tx.runs())
-    return frozenset(run.id for run in known if not run.state.final and not ctx.lock.is_free(lock_name(run.id)))
 
 
 async def quota_pause_async(deployment: str, *, settings: Settings) -> QuotaRow:

@@ -180,8 +180,10 @@ class Tx(Protocol):
     def run(self, run: str) -> RunRow | None:
         """One run."""
 
-    def runs(self, *, digest: str | None = None, unfinished: bool = False) -> list[RunRow]:
-        """All runs, newest first, or those with this digest, or those that have not ended."""
+    def runs(
+        self, *, digest: str | None = None, unfinished: bool = False, ids: frozenset[str] | None = None
+    ) -> list[RunRow]:  # fmt: skip
+        """All runs, newest first, or those with this digest, or that have not ended, or with one of these ids."""
 
     def update_run(self, run: str, **changes: Any) -> None:
         """Change columns of a run."""
@@ -261,8 +263,8 @@ class Tx(Protocol):
     def put_resource(self, row: ResourceRow) -> None:
         """Add or replace."""
 
-    def demands(self, deployment: str) -> list[DemandRow]:
-        """What live or dead runs last said they could still submit."""
+    def demands(self, deployment: str, *, runs: frozenset[str] | None = None) -> list[DemandRow]:
+        """What live or dead runs last said they could still submit; or only these."""
 
     def put_demand(self, row: DemandRow) -> None:
         """Add or replace; ``tokens`` 0 removes it."""
@@ -339,6 +341,9 @@ class Lock(Protocol):
 
     def is_free(self, name: str) -> bool:
         """True if no living process has ``name``."""
+
+    def taken(self) -> frozenset[str]:
+        """All names that living processes have, this one included."""
 
     def release(self, name: str) -> None:
         """Give ``name`` back."""

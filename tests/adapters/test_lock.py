@@ -35,6 +35,16 @@ def test_a_lock_is_one_processs_and_its_file_goes_with_it(tmp_path: Path) -> Non
     assert other.acquire("run-a")
 
 
+def test_who_asks_learns_what_living_processes_have(tmp_path: Path) -> None:
+    """Its own and others'; not the file that a dead one left."""
+    one, other = FileLock(tmp_path), FileLock(tmp_path)
+    assert one.acquire("run-a") and other.acquire("run-b")
+    (tmp_path / "run-dead.lock").write_text("1")
+    assert one.taken() == other.taken() == {"run-a", "run-b"}
+    other.release("run-b")
+    assert one.taken() == {"run-a"}
+
+
 def test_two_processes_are_never_inside_together(tmp_path: Path) -> None:
     """Three processes take turns as fast as they can; the file is deleted at each release."""
     locks = tmp_path / "locks"

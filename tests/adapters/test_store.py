@@ -83,6 +83,13 @@ async def test_rows_come_back_as_they_went_in(store: SqlStore) -> None:
     assert await store.transact(lambda tx: tx.foreign("r")) == [replace(foreign, status="in_progress")]
     assert await store.transact(lambda tx: tx.resource("r")) == ResourceRow(id="r", listed_at=4.0)
     assert await store.transact(lambda tx: [d.tokens for d in tx.demands("r#d")]) == [7]
+    some = frozenset({"run_1", "run_2"})
+    for ids in (some, some | {f"run_{n}" for n in range(3, 200)}):
+        assert await store.read(lambda tx, ids=ids: tx.runs(ids=ids)) == [RUN]  # type: ignore[misc]
+        assert await store.read(lambda tx, ids=ids: [d.tokens for d in tx.demands("r#d", runs=ids)]) == [7]  # type: ignore[misc]
+        others = ids - {"run_1"}
+        assert not await store.read(lambda tx, ids=others: tx.runs(ids=ids) + tx.demands("r#d", runs=ids))  # type: ignore[misc]
+    assert await store.read(lambda tx: tx.demands("r#d", runs=frozenset())) == []
     assert await store.transact(lambda tx: tx.waiting("run_1")) == {(0, 0): Spans.parse("5-9")}
 
 

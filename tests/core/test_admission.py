@@ -119,6 +119,18 @@ def test_a_run_without_anything_under_way_may_send_one_request_beyond_its_share(
     assert isinstance(within, Admit) and max(within.size, within.size_at_need) <= 46
 
 
+def test_small_runs_go_whole() -> None:
+    """A tenant's many small batches were cut to what its share left of each: two to three provider batches for one."""
+    small = gate(waiting=5_000, largest=1_000, my_share=2_600, tenant_share=12_000, held=40_000)
+    whole = decide(small, 0.0)
+    assert isinstance(whole, Admit) and whole.size >= 5_000 and whole.reason.startswith("all that waits")
+    less_than_half = decide(replace(small, my_share=2_400), 0.0)
+    assert isinstance(less_than_half, HoldBack) and "fair share" in less_than_half.reason
+    assert isinstance(decide(replace(small, held=55_500), 0.0), HoldBack)
+    larger = decide(replace(small, waiting=6_000, my_share=6_000), 0.0)
+    assert isinstance(larger, Admit) and larger.size < 6_000
+
+
 def test_a_single_large_request_does_not_keep_the_small_ones_back() -> None:
     """One request of nearly the whole limit among many made its run send one part at a time while another run waited."""
     verdict = decide(gate(my_share=30_000, largest=55_000, held=30_000, mine=2_000), 0.0)

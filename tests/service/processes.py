@@ -44,6 +44,9 @@ class Locks:
     def is_free(self, name: str) -> bool:
         return name not in self._shared
 
+    def taken(self) -> frozenset[str]:
+        return frozenset(self._shared)
+
     def release(self, name: str) -> None:
         if self._shared.get(name) == self._me:
             del self._shared[name]

@@ -136,6 +136,9 @@ class Locks:
         owner = self._shared.get(name)
         return owner is None or owner.dead
 
+    def taken(self) -> frozenset[str]:
+        return frozenset(name for name in self._shared if not self.is_free(name))
+
     def release(self, name: str) -> None:
         if self._shared.get(name) is self._me:
             del self._shared[name]

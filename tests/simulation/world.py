@@ -294,6 +294,9 @@ class OneLock:
     def is_free(self, name: str) -> bool:
         return name not in self._held
 
+    def taken(self) -> frozenset[str]:
+        return frozenset(self._held)
+
     def release(self, name: str) -> None:
         self._held.discard(name)
 

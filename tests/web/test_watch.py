@@ -25,6 +25,7 @@ from sluicegate.service.context import Context
 from sluicegate.service.desk import Desk, DeskPolicy
 from sluicegate.testing import local_emulator
 from sluicegate.web.watch import SET_SHOWN_S, Watch
+from tests.service.processes import play
 from tests.web.conftest import Served
 
 
@@ -193,3 +194,26 @@ def test_a_refused_key_is_logged_with_the_clients_address(
 
     lines = [json.loads(line) for line in served.said if line.startswith("{")]
     assert [one["client"] for one in lines if one["message"] == "GET /v1/files 401"] == [expected]
+
+
+def test_a_desk_that_is_woken_all_the_time_turns_a_tenth_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among thousands of open batches turns took half of a core; a stop is heeded at once all the same."""
+    desk = Desk(cast(Context, SimpleNamespace()), CheckRules(dialect=Dialect.OPENAI), DeskPolicy())
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        turns += 1
+        await asyncio.sleep(0.05)
+
+    async def story() -> None:
+        running = asyncio.ensure_future(desk.run())
+        for _ in range(1_010):
+            desk.wake()
+            await asyncio.sleep(0.01)
+        assert turns == 21
+        desk.stop()
+        await asyncio.wait_for(running, 0.06)
+
+    monkeypatch.setattr(desk, "_turn", turn)
+    play(story())

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+SUFFIX: Final = ".lock"
 TRIES: Final = 25
 TRY_AGAIN_S: Final = 0.001
 """Somebody who only asks whether a lock is free has it for a moment: such a moment is no owner."""
@@ -23,7 +24,7 @@ class FileLock:
     def acquire(self, name: str) -> bool:
         if name in self._held:
             return True
-        path = self._folder / f"{name}.lock"
+        path = self._folder / f"{name}{SUFFIX}"
         while True:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if not _taken(handle):
@@ -41,7 +42,7 @@ class FileLock:
         if name in self._held:
             return False
         try:
-            handle = os.open(self._folder / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(self._folder / f"{name}{SUFFIX}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
         try:
@@ -53,10 +54,14 @@ class FileLock:
         finally:
             os.close(handle)
 
+    def taken(self) -> frozenset[str]:
+        names = {path.removesuffix(SUFFIX) for path in os.listdir(self._folder) if path.endswith(SUFFIX)}
+        return frozenset(name for name in names if not self.is_free(name))
+
     def owner(self, name: str) -> int | None:
         """The process id that took ``name`` last, for messages."""
         try:
-            text = (self._folder / f"{name}.lock").read_text()
+            text = (self._folder / f"{name}{SUFFIX}").read_text()
         except OSError:
             return None
         return int(text) if text.isdigit() else None
@@ -64,7 +69,7 @@ class FileLock:
     def release(self, name: str) -> None:
         handle = self._held.pop(name, None)
         if handle is not None:
-            (self._folder / f"{name}.lock").unlink(
+            (self._folder / f"{name}{SUFFIX}").unlink(
                 missing_ok=True
             )  # while it is ours: thousands of runs leave no files
             os.close(handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-REVISION = "0010"
+REVISION = "0011"
 """The newest migration: a database of this revision needs none."""
 
 metadata = sa.MetaData()
@@ -78,6 +78,11 @@ parts = sa.Table(
     sa.Index("parts_by_deployment", "deployment", "stage"),
     sa.Index("parts_by_resource", "resource", "intent_at"),
     sa.Index("parts_by_provider_batch", "provider_batch", unique=True),
+    # What every turn asks, among all parts that are kept: those under way, those that ended lately, those with files.
+    sa.Index("parts_by_stage", "stage", "resource"),
+    sa.Index("parts_by_leaving", "deployment", "left_at"),
+    sa.Index("parts_with_files", "resource", "file_id", "stage", sqlite_where=sa.text("cleaned IS 0"),
+             postgresql_where=sa.text("cleaned IS false")),
 )  # fmt: skip
 
 ledger = sa.Table(

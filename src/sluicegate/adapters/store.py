@@ -76,7 +76,8 @@ _DIALECT: Final = sqlite.dialect()
 
 @lru_cache(1_000)
 def _query(kind: type, shape: tuple[tuple[str, str | int], ...], order: str | None) -> str:
-    """The SQL of the rows of a kind whose columns are ``equal`` to a value, ``null``, or in a set of so many; bound in order.
+    """The SQL of the rows of a kind whose columns are ``equal`` to a value, ``null``, or in a set of so many or ``many``; bound
+    in order.
 
     Made once for each shape and executed as it stands: seven eighths of what a small query takes through SQLAlchemy is its
     way to SQLite.
@@ -88,8 +89,8 @@ def _query(kind: type, shape: tuple[tuple[str, str | int], ...], order: str | No
             query = query.where(columns[name].is_(None))
         elif how == "equal":
             query = query.where(columns[name] == sa.bindparam(name))
-        elif how == 0:
-            query = query.where(sa.false())
+        elif how == "many":
+            query = query.where(columns[name].in_(sa.text(f"SELECT value FROM json_each(:{name})")))
         else:
             query = query.where(columns[name].in_([sa.bindparam(f"{name}_{i}") for i in range(cast(int, how))]))
     if order is not None:
@@ -97,6 +98,9 @@ def _query(kind: type, shape: tuple[tuple[str, str | int], ...], order: str | No
         query = query.order_by(columns[name].desc() if way else columns[name])
     return str(query.compile(dialect=_DIALECT))
 
+
+MANY: Final = 100
+"""Values of a larger set are bound as one: SQLite bounds how many a statement has, and each number is a statement."""
 
 UNFINISHED: Final = frozenset(state for state in RunState if not state.final)
 _WAITING: Final = (
@@ -119,7 +123,16 @@ def _asked(value: Any) -> tuple[str | int, list[Any]]:
     """What a column is asked for, as :func:`_query` has it, and the values that are bound for it."""
     if value is None:
         return "null", []
-    return (len(value), sorted(value)) if isinstance(value, frozenset) else ("equal", [value])
+    if not isinstance(value, frozenset):
+        return "equal", [value]
+    if len(value) > MANY:
+        return "many", [msgspec.json.encode(sorted(value)).decode()]
+    return len(value), sorted(value)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked for at all."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _load(kind: type[Row], values: Iterable[Any]) -> Row:
@@ -144,6 +157,8 @@ class SqlTx:
         self._sqlite = cast(sqlite3.Connection, connection.connection.dbapi_connection)
 
     def _select(self, kind: type[Row], order: str | None = None, /, **equal: Any) -> list[Row]:
+        if any(value == frozenset() for value in equal.values()):
+            return []
         asked = {name: _asked(value) for name, value in equal.items()}
         query = _query(cast(Any, kind), tuple((name, how) for name, (how, _) in asked.items()), order)
         bound = [value for _, values in asked.values() for value in values]
@@ -255,11 +270,11 @@ class SqlTx:
     def run(self, run: str) -> RunRow | None:
         return self._one(RunRow, id=run)
 
-    def runs(self, *, digest: str | None = None, unfinished: bool = False) -> list[RunRow]:
-        equal: dict[str, Any] = {} if digest is None else {"digest": digest}
-        if unfinished:
-            equal["state"] = UNFINISHED
-        return self._select(RunRow, "created_at desc", **equal)
+    def runs(
+        self, *, digest: str | None = None, unfinished: bool = False, ids: frozenset[str] | None = None
+    ) -> list[RunRow]:  # fmt: skip
+        given = {"digest": digest, "id": ids, "state": UNFINISHED if unfinished else None}
+        return self._select(RunRow, "created_at desc", **_given(given))
 
     def update_run(self, run: str, **changes: Any) -> None:
         self._update(schema.runs, schema.runs.c.id == run, **changes)
@@ -304,7 +319,7 @@ class SqlTx:
         stages: frozenset[Stage] | None = None,
     ) -> list[PartRow]:  # fmt: skip
         given = {"run": run, "resource": resource, "deployment": deployment, "stage": stages}
-        return self._select(PartRow, "number", **{name: value for name, value in given.items() if value is not None})
+        return self._select(PartRow, "number", **_given(given))
 
     def left_since(self, deployment: str, at: float) -> list[PartRow]:
         t = schema.parts
@@ -316,9 +331,8 @@ class SqlTx:
     def files_kept(self, resource: str) -> int:
         t = schema.parts
         counting = [stage for stage in Stage if stage.counts]
-        query = sa.select(sa.func.count()).where(
-            t.c.resource == resource, t.c.cleaned.is_(False), t.c.file_id.is_not(None) | t.c.stage.in_(counting)
-        )
+        kept = sa.func.count().filter(t.c.file_id.is_not(None) | t.c.stage.in_(counting))
+        query = sa.select(kept).where(t.c.resource == resource, t.c.cleaned.is_(False))
         return int(self._connection.execute(query).scalar_one())
 
     def creates_since(self, resource: str, at: float) -> int:
@@ -391,8 +405,8 @@ class SqlTx:
     def put_resource(self, row: ResourceRow) -> None:
         self._replace(row)
 
-    def demands(self, deployment: str) -> list[DemandRow]:
-        return self._select(DemandRow, deployment=deployment)
+    def demands(self, deployment: str, *, runs: frozenset[str] | None = None) -> list[DemandRow]:
+        return self._select(DemandRow, **_given({"deployment": deployment, "run": runs}))
 
     def put_demand(self, row: DemandRow) -> None:
         if row.tokens:

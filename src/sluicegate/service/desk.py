@@ -12,6 +12,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,9 @@ LOG = logging.getLogger("sluicegate.gateway")
 
 TURN_S: Final = 1.0
 SWEEP_S: Final = 10.0
+SHARE: Final = 0.1
+"""Of its time a gateway turns and sweeps at most: with thousands of open batches both take a while."""
+
 SWEEP: Final = "sweep"
 STALLED_S: Final = 60.0
 """A driver shows where it stands every few seconds; one that has not for so long hangs."""
@@ -144,7 +148,7 @@ class Desk:
         self._sight = watcher.Sight()
         self.progress: dict[str, Progress] = {}
         self._turned = time.monotonic()
-        self._swept_at = 0.0
+        self._sweep_at = 0.0
         self._ending = Ending(ctx, remote, keep_s=policy.keep_s)
         self._retention = Retention(ctx, keep_s=policy.keep_s, litter_s=policy.litter_s)
 
@@ -206,18 +210,21 @@ class Desk:
 
     async def run(self) -> None:
         """Turn until :meth:`stop`; then wait until what was begun is at a safe point."""
+        loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             self._wake.clear()
+            began = loop.time()
             try:
                 await self._turn()
             except Exception:
                 LOG.exception("a turn of the gateway's desk failed")
             else:
                 self._turned = time.monotonic()
-            try:
-                await asyncio.wait_for(self._wake.wait(), TURN_S)
-            except TimeoutError:
-                continue
+            rest_s = min(TURN_S, (loop.time() - began) * (1 / SHARE - 1))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), rest_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TURN_S - rest_s)
         broken_off = [*self._fetches.values(), *self._checks.values()]
         for task in broken_off:
             task.cancel()
@@ -255,9 +262,14 @@ class Desk:
         for batch in (*going_on, *_turns(entered, lanes, open_, self._policy.active_max, one_each=True)):
             self._start(self._drives, batch.id, partial(self._drive, batch))
         self._line_up(open_)
-        if now >= self._swept_at + SWEEP_S and not self._sweeps:
-            self._swept_at = now
-            self._start(self._sweeps, SWEEP, self._retention.sweep)
+        if now >= self._sweep_at and not self._sweeps:
+            self._sweep_at = now + SWEEP_S
+            self._start(self._sweeps, SWEEP, self._sweep)
+
+    async def _sweep(self) -> None:
+        began = self._ctx.clock.now()
+        await self._retention.sweep()
+        self._sweep_at = max(self._sweep_at, began + (self._ctx.clock.now() - began) / SHARE)
 
     def _line_up(self, open_: list[ClientBatchRow]) -> None:
         """Note each batch's place among those of its tenant that have requests waiting, in the order of :mod:`fairness`."""
@@ -483,9 +495,8 @@ async def open_runs(ctx: Context) -> frozenset[str]:
 
     Asked by the gateway, which drives all of its tenants' runs sooner or later.
     """
-    live = await live_runs(ctx)
     unfinished = await ctx.store.read(lambda tx: tx.runs(unfinished=True))
-    return live | {run.id for run in unfinished if run.tenant is not None}
+    return live_runs(ctx) | {run.id for run in unfinished if run.tenant is not None}
 
 
 def _begun(tx: Tx) -> frozenset[str]:

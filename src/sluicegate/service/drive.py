@@ -56,6 +56,9 @@ STOP_WAIT_S: Final = 10.0
 NO_DEPLOYMENT: Final = ("model_not_found", "DeploymentNotFound")
 """Errors of a whole batch that no waiting mends."""
 
+LOCK: Final = "run-"
+"""What the names of runs' locks begin with."""
+
 BAD: Final = "bad"
 """The sidecar of requests that the check refused and ``--skip-bad`` set aside is named ``{run}-bad``."""
 
@@ -171,7 +174,7 @@ class Driver:
                 raise Interrupted(f"run {self._run_id} is gone from the data folder (sluicegate prune)")
             if run.state is RunState.CANCELLING:
                 await self._interrupt("cancelled by hand (sluicegate batches cancel)")
-            live = await self._live()
+            live = live_runs(self._ctx) | {self._run_id}
             await self._look(due)
             await self._collect_ended()
             if run.closing is not None:
@@ -219,10 +222,6 @@ class Driver:
         if self._run.tenant is None:
             raise error
         await note(self._ctx, EventKind.FINDING, str(error), run=part.run, part=part.id, message=str(error))
-
-    async def _live(self) -> frozenset[str]:
-        """Runs that living processes drive."""
-        return await live_runs(self._ctx) | {self._run_id}
 
     async def _look(self, due: float) -> None:
         ctx, state = self._ctx, self._state
@@ -508,9 +507,8 @@ class Driver:
 
         def write(tx: Tx) -> None:
             for row in tx.deployments(resource=self._run.resource):
-                for demand in tx.demands(row.id):
-                    if demand.run == self._run_id:
-                        tx.put_demand(replace(demand, tokens=0))
+                for demand in tx.demands(row.id, runs=frozenset({self._run_id})):
+                    tx.put_demand(replace(demand, tokens=0))
             tx.update_run(self._run_id, state=RunState.FINISHED, finished_at=now, exit_code=code)
             record.store(tx)
 
@@ -521,10 +519,9 @@ class Driver:
             await asyncio.wait(tasks, timeout=STOP_WAIT_S)
 
 
-async def live_runs(ctx: Context) -> frozenset[str]:
-    """Runs that living processes drive, by their locks."""
-    runs = await ctx.store.read(lambda tx: tx.runs(unfinished=True))
-    return frozenset(run.id for run in runs if not ctx.lock.is_free(lock_name(run.id)))
+def live_runs(ctx: Context) -> frozenset[str]:
+    """Runs that living processes drive, by their locks: few, however many wait."""
+    return frozenset(name.removeprefix(LOCK) for name in ctx.lock.taken() if name.startswith(LOCK))
 
 
 def _pending(part: PartRow, now: float) -> Pending:
@@ -537,7 +534,7 @@ def _pending(part: PartRow, now: float) -> Pending:
 
 def lock_name(run: str) -> str:
     """The lock of the process that drives a run."""
-    return f"run-{run}"
+    return f"{LOCK}{run}"
 
 
 async def ensure_deployment(ctx: Context, resource: str, name: str) -> None:

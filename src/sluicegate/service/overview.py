@@ -73,7 +73,7 @@ def quota(
     stands = scheduler.standing(tx, row, known, policy, now)
     held = stands.balance.held + stands.lagging
     foreign = [f for f in tx.foreign(row.resource) if f.deployment in (row.name, "*")]
-    waiting = sum(d.tokens for d in tx.demands(row.id) if d.run in live)
+    waiting = sum(d.tokens for d in tx.demands(row.id, runs=live))
     ours = [p for p in stands.parts if p.stage is Stage.HELD]
     used = stands.balance.reserved + held + stands.foreign
     seen = tx.resource(row.resource)
@@ -110,7 +110,7 @@ def _alone_s(tx: Tx, run: RunRow, row: QuotaRow) -> float | None:
     """Seconds that what a run has under way and waiting would take on a deployment if nothing else waited there."""
     deployment = tx.deployment(scope(run.resource, row.deployment))
     assert deployment is not None, "a quota row is of a deployment that is known"
-    mine = sum(d.tokens for d in tx.demands(deployment.id) if d.run == run.id)
+    mine = sum(d.tokens for d in tx.demands(deployment.id, runs=frozenset({run.id})))
     pace = pace_of(deployment)
     alone = forecast.drain_s(mine, limit=row.limit, pace=pace)
     return pace.hold_s if alone == 0.0 else alone
@@ -123,7 +123,7 @@ def progress(
     """Where a run stands; ``settled`` and ``failed`` count requests that are done for good."""
     parts = tx.parts(run=run.id)
     names = {part.deployment for part in parts} | {
-        row.id for row in tx.deployments(resource=run.resource) if any(d.run == run.id for d in tx.demands(row.id))
+        row.id for row in tx.deployments(resource=run.resource) if tx.demands(row.id, runs=frozenset({run.id}))
     }
     rows = tuple(quota(tx, row, policy, now, live) for row in tx.deployments(resource=run.resource) if row.id in names)
     waiting = sum(len(spans) for spans in tx.waiting(run.id).values())

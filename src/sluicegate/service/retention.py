@@ -117,7 +117,7 @@ class Retention:
             idle = [file for file in files if _may_idle(file, now - keep_s) and file.id not in used]
             return expired, idle, ended
 
-        expired, idle, ended = await ctx.store.transact(read)
+        expired, idle, ended = await ctx.store.read(read)
         for file in expired:
             await drop_file(ctx, file)
         await prune(ctx, keep_s=keep_s, dry_run=False, tenants=True)

@@ -81,7 +81,7 @@ def enqueued_requests(
 def cap_of(tx: Tx, deployment: DeploymentRow, run: RunRow | None, live: frozenset[str]) -> int | None:
     """The least of the limits that persons set: by hand, for this run, for other live runs of the deployment."""
     caps = [deployment.cap_override, run.cap if run else None]
-    caps += [row.cap for row in tx.demands(deployment.id) if row.run in live]
+    caps += [row.cap for row in tx.demands(deployment.id, runs=live)]
     return min((c for c in caps if c is not None), default=None)
 
 
@@ -121,7 +121,7 @@ def _turn(
         group: waits for group, waits in _waiting_by_group(tx, run.id).items() if work.deployment_of(group) == name
     }
     demand = sum(known.charge(*work.sums(waits), margin) for waits in by_group.values())
-    before = next((d for d in tx.demands(row.id) if d.run == run.id), None)
+    before = next(iter(tx.demands(row.id, runs=frozenset({run.id}))), None)
     wanted = DemandRow(
         run=run.id, deployment=row.id, tokens=0 if stopping else demand, cap=run.cap, at=now,
         needs=before.needs if before else 0, needs_since=before.needs_since if before else now,
@@ -225,13 +225,13 @@ def _gate(
     if limits.limit is not None and largest > limits.limit:
         largest = max(known.charge(work.tokens[p], work.chars[p] // 4, policy.margin) for p in waits)
     granted, one_over = None, False
-    others = {d.run: d for d in tx.demands(row.id) if d.run in live and d.run != run.id}
+    others = {d.run: d for d in tx.demands(row.id, runs=live - {run.id})}
     if others and limits.limit is not None:
         wanting = others | {run.id: wanted}
         holdings = dict.fromkeys(wanting, 0)
         for part in stands.parts:
             holdings[part.run] = holdings.get(part.run, 0) + part.charge
-        rows = {row.id: row for row in tx.runs(unfinished=True)}
+        rows = {row.id: row for row in tx.runs(ids=frozenset(holdings))}
         idle = {
             r: DemandRow(run=r, deployment=row.id, tokens=0, cap=None, at=now) for r in holdings if r not in wanting
         }
