@@ -16,7 +16,7 @@ def gate(**changes: object) -> Gate:
     base = Gate(
         limits=PROVEN, belief=Belief(creates_answered=1), reserved=0, held=0, foreign=0, lagging=0, unproven=0,
         submitting=0, waiting=285_000, largest=3_200, mine=0, my_share=None, fair_share=None,
-        tenant_share=None, one_over_share=False, set_aside=0, lately=0, serial=0, paused=False,
+        tenant_share=None, whole=False, one_over_share=False, set_aside=0, lately=0, serial=0, paused=False,
         creates_left=100, creates_left_at=None, files_left=100, poll_s=1.0, part_s_least=0.0,
     )  # fmt: skip
     return replace(base, **changes)  # type: ignore[arg-type]
@@ -28,17 +28,20 @@ tokens = st.integers(0, 80_000)
 @given(
     limit=st.integers(1, 100_000), proven=tokens, searching=st.booleans(), reserved=tokens, held=tokens, foreign=tokens,
     lagging=tokens, waiting=tokens, largest=st.integers(1, 5_000), serial=st.integers(0, 50),
-    share=st.none() | tokens, hold=st.none() | st.floats(0.1, 1e6), lately=tokens,
+    share=st.none() | tokens, hold=st.none() | st.floats(0.1, 1e6), lately=tokens, tenant_share=st.none() | tokens,
+    whole=st.booleans(), one_over_share=st.booleans(), set_aside=tokens,
 )  # fmt: skip
 def test_what_is_admitted_always_fits(
     limit: int, proven: int, searching: bool, reserved: int, held: int, foreign: int, lagging: int, waiting: int,
-    largest: int, serial: int, share: int | None, hold: float | None, lately: int,
+    largest: int, serial: int, share: int | None, hold: float | None, lately: int, tenant_share: int | None, whole: bool,
+    one_over_share: bool, set_aside: int,
 ) -> None:  # fmt: skip
     """``fill + size ≤ limit``, for every state there is; the only exception says so by ``alone``."""
     one = gate(
         limits=Allowance(limit=limit, source="x", proven=min(limit, proven), searching=searching), reserved=reserved,
         held=held, foreign=foreign, lagging=lagging, waiting=waiting, largest=min(largest, max(1, waiting)),
-        lately=lately, serial=serial, my_share=share, belief=Belief(creates_answered=1, pace=Pace(hold_s=hold)),
+        lately=lately, serial=serial, my_share=share, tenant_share=tenant_share, whole=whole,
+        one_over_share=one_over_share, set_aside=set_aside, belief=Belief(creates_answered=1, pace=Pace(hold_s=hold)),
     )  # fmt: skip
 
     verdict = decide(one, 0.0)
@@ -121,14 +124,13 @@ def test_a_run_without_anything_under_way_may_send_one_request_beyond_its_share(
 
 def test_small_runs_go_whole() -> None:
     """A tenant's many small batches were cut to what its share left of each: two to three provider batches for one."""
-    small = gate(waiting=5_000, largest=1_000, my_share=2_600, tenant_share=12_000, held=40_000)
+    small = gate(waiting=2_900, largest=1_000, my_share=2_900, tenant_share=12_000, held=40_000, whole=True)
     whole = decide(small, 0.0)
-    assert isinstance(whole, Admit) and whole.size >= 5_000 and whole.reason.startswith("all that waits")
-    less_than_half = decide(replace(small, my_share=2_400), 0.0)
-    assert isinstance(less_than_half, HoldBack) and "fair share" in less_than_half.reason
-    assert isinstance(decide(replace(small, held=55_500), 0.0), HoldBack)
-    larger = decide(replace(small, waiting=6_000, my_share=6_000), 0.0)
-    assert isinstance(larger, Admit) and larger.size < 6_000
+    assert isinstance(whole, Admit) and whole.size >= 2_900 and whole.reason.startswith("all that waits")
+    beyond = decide(replace(small, my_share=2_400), 0.0)
+    assert isinstance(beyond, HoldBack) and "fair share" in beyond.reason
+    assert isinstance(decide(replace(small, held=57_500), 0.0), HoldBack)
+    assert isinstance(decide(replace(small, held=57_500, whole=False), 0.0), Admit)
 
 
 def test_a_single_large_request_does_not_keep_the_small_ones_back() -> None:

@@ -1,9 +1,11 @@
 """Fair shares of one limit."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluicegate.core.fairness import Claim, Grant, grant, in_turn, shares
+from sluicegate.core.fairness import SMALL, Claim, Grant, goes_whole, grant, in_turn, shares
 from sluicegate.core.tenancy import ClientBatchRow
 from sluicegate.core.types import BatchStatus
 
@@ -12,7 +14,8 @@ WEIGHTS = {"t1": 1.0, "t2": 2.5, "t3": 0.5}
 CLAIMS = st.dictionaries(
     NAMES,
     st.builds(
-        Claim, tokens=st.integers(0, 9_000), tenant=st.sampled_from(sorted(WEIGHTS)), due_at=st.floats(0, 100),
+        lambda held, waits, **given: Claim(tokens=held + waits, held=held, **given), held=st.integers(0, 300) | st.just(0),
+        waits=st.integers(0, 400) | st.integers(0, 9_000), tenant=st.sampled_from(sorted(WEIGHTS)), due_at=st.floats(0, 100),
         since=st.floats(0, 100),
     ),
 )  # fmt: skip
@@ -20,19 +23,19 @@ CLAIMS = st.dictionaries(
 
 @given(st.integers(0, 10_000), CLAIMS)
 def test_shares_are_fair_and_use_everything(limit: int, claims: dict[str, Claim]) -> None:
-    """Nobody gets more than it asks for, nothing is left idle, and a tenant that is short has at least its weight's share."""
+    """Nobody gets more than it asks for, and a tenant that is short has its weight's share; but for less than one small run."""
     granted = shares(limit, claims, WEIGHTS)
 
     assert granted.keys() == claims.keys()
     assert all(0 <= granted[run] <= claims[run].tokens for run in claims)
     asked = sum(claim.tokens for claim in claims.values())
-    assert min(limit, asked) - len(WEIGHTS) <= sum(granted.values()) <= limit
+    assert min(limit, asked) - len(WEIGHTS) - SMALL * limit <= sum(granted.values()) <= limit
     present = {claim.tenant for claim in claims.values()}
     for tenant in present:
         runs = [run for run in claims if claims[run].tenant == tenant]
         if sum(granted[run] for run in runs) < sum(claims[run].tokens for run in runs):
             fair = limit * WEIGHTS[tenant] / sum(WEIGHTS[t] for t in present)
-            assert sum(granted[run] for run in runs) >= fair - len(WEIGHTS)
+            assert sum(granted[run] for run in runs) >= fair - len(WEIGHTS) - SMALL * limit
 
 
 @given(st.integers(0, 10_000), CLAIMS)
@@ -72,6 +75,36 @@ def test_without_needs_a_grant_is_the_fair_share(
     for run, fair in shares(limit, claims, WEIGHTS).items():
         granted = grant(run, claims, WEIGHTS, limit=limit, most=limit, life_s=life_s, now=now)
         assert (granted.share, granted.fair, granted.set_aside) == (fair, fair, 0)
+
+
+def test_shares_are_rounded_to_whole_small_runs() -> None:
+    """Eight tenants whose shares are two and a half runs: four have three, and none of the limit is left empty."""
+    claims = {
+        f"{tenant}{i}": Claim(tokens=500, held=500 * (i < 2), tenant=tenant, run=f"{tenant}{i}", since=i)
+        for tenant in "abcdefgh" for i in range(9)
+    }  # fmt: skip
+    granted = shares(10_000, claims)
+
+    assert set(granted.values()) == {0, 500} and sum(granted.values()) == 10_000
+    each = sorted(sum(granted[run] for run in claims if claims[run].tenant == tenant) for tenant in "abcdefgh")
+    assert each == [1_000] * 4 + [1_500] * 4
+
+    winner = next(run for run in claims if run.endswith("2") and granted[run])
+    loser = next(run for run in claims if run.endswith("2") and not granted[run])
+    began = claims | {loser: replace(claims[loser], held=500)}
+    assert shares(10_000, began)[loser] == 500  # who has begun keeps its place
+    pieces = claims | {"i0": Claim(tokens=9_000, tenant="i", run="i0")}
+    assert sum(shares(10_000, pieces).values()) == 10_000 and shares(10_000, pieces)["i0"] >= 1_111
+    assert granted[winner] == 500
+
+
+def test_a_tenant_with_nothing_under_way_need_not_wait_for_room_for_all() -> None:
+    """Its first run goes in pieces if it must: nothing of its own will return room."""
+    claims = {f"a{i}": Claim(tokens=400, tenant="a", run=f"a{i}", since=i) for i in range(3)}
+
+    assert [goes_whole(run, claims, 10_000) for run in sorted(claims)] == [False, True, True]
+    assert goes_whole("a1", claims | {"a0": replace(claims["a0"], held=400)}, 10_000)
+    assert not goes_whole("a1", claims | {"a1": replace(claims["a1"], tokens=501)}, 10_000)
 
 
 LARGE = {

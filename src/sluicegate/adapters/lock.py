@@ -55,8 +55,8 @@ class FileLock:
             os.close(handle)
 
     def taken(self) -> frozenset[str]:
-        names = {path.removesuffix(SUFFIX) for path in os.listdir(self._folder) if path.endswith(SUFFIX)}
-        return frozenset(name for name in names if not self.is_free(name))
+        names = {path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}")}
+        return frozenset(self._held) | {name for name in names if not self.is_free(name)}
 
     def owner(self, name: str) -> int | None:
         """The process id that took ``name`` last, for messages."""

@@ -81,8 +81,7 @@ parts = sa.Table(
     # What every turn asks, among all parts that are kept: those under way, those that ended lately, those with files.
     sa.Index("parts_by_stage", "stage", "resource"),
     sa.Index("parts_by_leaving", "deployment", "left_at"),
-    sa.Index("parts_with_files", "resource", "file_id", "stage", sqlite_where=sa.text("cleaned IS 0"),
-             postgresql_where=sa.text("cleaned IS false")),
+    sa.Index("parts_with_files", "resource", "cleaned", "file_id", "stage"),
 )  # fmt: skip
 
 ledger = sa.Table(

@@ -331,8 +331,10 @@ class SqlTx:
     def files_kept(self, resource: str) -> int:
         t = schema.parts
         counting = [stage for stage in Stage if stage.counts]
-        kept = sa.func.count().filter(t.c.file_id.is_not(None) | t.c.stage.in_(counting))
-        query = sa.select(kept).where(t.c.resource == resource, t.c.cleaned.is_(False))
+        kept = sa.case((t.c.file_id.is_not(None) | t.c.stage.in_(counting), 1), else_=0)
+        query = sa.select(sa.func.coalesce(sa.func.sum(kept), 0)).where(
+            t.c.resource == resource, t.c.cleaned.is_(False)
+        )
         return int(self._connection.execute(query).scalar_one())
 
     def creates_since(self, resource: str, at: float) -> int:

@@ -53,6 +53,7 @@ class Gate:
         mine: What this run has reserved and held; ``my_share`` how much it may, None where it is alone; ``fair_share`` how
             much it might if everybody could use theirs.
         tenant_share: How much its tenant may, all its runs together; a run without a tenant is one of its own.
+        whole: It is small, and waits until all that waits of it goes as one part.
         one_over_share: It may exceed its share by one request: nothing of its tenant's is under way, and it is the first.
         set_aside: What is left free for other runs' requests that need more than their share, and have their turn.
         lately: Parts of this deployment that were cut since the last look, for ``poll_s`` at most, all runs together.
@@ -74,6 +75,7 @@ class Gate:
     my_share: int | None
     fair_share: int | None
     tenant_share: int | None
+    whole: bool
     one_over_share: bool
     set_aside: int
     lately: int
@@ -141,9 +143,10 @@ def decide(gate: Gate, now: float) -> Admit | HoldBack:
         mine = gate.my_share - gate.mine
         if gate.one_over_share:  # a request that is larger than the share could never go otherwise
             mine = max(mine, gate.largest)
-        if _small(gate, limit) and 2 * mine >= gate.waiting:  # a share is rounded to whole small runs
-            mine = max(mine, gate.waiting)
-        if mine < room and mine < min(gate.waiting, _least_of_share(gate, limit)):
+        # Pieces are no smaller than the largest request, but for one that no share of its tenant's will ever hold.
+        never = gate.largest > (gate.my_share if gate.tenant_share is None else gate.tenant_share)
+        least = gate.waiting if gate.whole else _mean(gate, limit) if never else gate.largest
+        if mine < room and mine < min(gate.waiting, least):
             return HoldBack(reason="this run has its fair share of the limit; another run is waiting too")
         room = min(room, max(mine, 0))
     elif gate.waiting > room and _outpaces(gate, limit, room):
@@ -151,7 +154,7 @@ def decide(gate: Gate, now: float) -> Admit | HoldBack:
             reason="as much went at this look as leaves at one: more would come back all at once",
             until=now + gate.poll_s,
         )
-    least = gate.waiting if _small(gate, limit) else min(gate.largest, _size(gate, limit) * LEAST_PIECE)
+    least = gate.waiting if gate.whole else min(gate.largest, _size(gate, limit) * LEAST_PIECE)
     if room <= 0 or (room < gate.waiting and room < least):
         return HoldBack(reason=f"the gate is full: {gate.fill:,} of {limit:,} tokens")
     return _admit(gate, limit, room, doubted=gate.belief.cautious_parts(now, DOUBTFUL_PARTS) is not None)
@@ -206,7 +209,7 @@ def _admit(gate: Gate, limit: int, room: int, *, doubted: bool) -> Admit | HoldB
     proven_room, at_need = gate.limits.proven - gate.fill, min(room, gate.largest)
     size = _size(gate, limit)
     # Behind the last piece of one run others' work waits: it goes whole only if it is no larger than a part may be.
-    last = gate.my_share is None or _small(gate, limit) or gate.waiting <= _mean(gate, limit) * LARGEST
+    last = gate.my_share is None or gate.whole or gate.waiting <= _mean(gate, limit) * LARGEST
     if gate.waiting <= room and last and (gate.waiting <= proven_room or not gate.limits.searching):
         return Admit(
             size=room, unproven=doubted or gate.waiting > proven_room, probing=False,
@@ -255,35 +258,14 @@ def _open_to_us(gate: Gate, limit: int) -> int:
     return max(1, limit - gate.foreign - gate.lagging)
 
 
-def _least_of_share(gate: Gate, limit: int) -> float:
-    """What a share must leave before a piece of the run is cut to it."""
-    share = gate.my_share if gate.tenant_share is None else gate.tenant_share
-    if share is not None and gate.largest > share:  # no share will ever hold it, and it must not hold up the rest
-        return _mean(gate, limit)
-    return gate.waiting if _small(gate, limit) else gate.largest
-
-
-def _small(gate: Gate, limit: int) -> bool:
-    """Whether all that waits is no larger than one usual part: a tenant's many small runs go as one part each.
-
-    Each part costs calls; and between them they are as good as the pieces of one large run.
-    """
-    fits = gate.tenant_share is not None and gate.waiting <= gate.tenant_share
-    return fits and gate.waiting <= _open_to_us(gate, limit) / _parts(gate)
-
-
-def _parts(gate: Gate) -> int:
-    """How many parts should be under way at once."""
-    hold = gate.belief.pace.hold_s
-    return PARTS_USUAL if hold is None else min(PARTS_MOST, max(PARTS_LEAST, round(hold / max(gate.poll_s, 1e-3))))
-
-
 def _mean(gate: Gate, limit: int) -> float:
     """The mean size of parts in tokens."""
+    hold = gate.belief.pace.hold_s
+    parts = PARTS_USUAL if hold is None else min(PARTS_MOST, max(PARTS_LEAST, round(hold / max(gate.poll_s, 1e-3))))
     open_to_us = _open_to_us(gate, limit)
     if gate.tenant_share is not None:
         open_to_us = max(1, min(open_to_us, gate.tenant_share))
-    return open_to_us / _parts(gate)
+    return open_to_us / parts
 
 
 def _size(gate: Gate, limit: int) -> int:

@@ -8,13 +8,17 @@ from typing import Final
 
 from sluicegate.core.tenancy import ClientBatchRow
 
+SMALL: Final = 0.05
+"""Of what is divided: a run that asks for no more goes in one piece, and a share is rounded to whole ones. Each piece costs
+several calls, and what is left empty for it is less than one such run, of all tenants together."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What one run asks for.
 
     Attributes:
-        tokens: What it holds and reserves plus what it could still submit.
+        tokens: What it holds and reserves plus what it could still submit; ``held``: the former alone.
         tenant: Whose it is; a run without a tenant is a tenant of its own.
         due_at, since: Within a tenant the earlier due goes first, then the older; Unix seconds.
         run: Its id, which decides between equals.
@@ -24,6 +28,7 @@ class Claim:
 
     tokens: int
     tenant: str
+    held: int = 0
     run: str = ""
     due_at: float = float("inf")
     since: float = 0.0
@@ -40,7 +45,8 @@ def shares(limit: int, claims: Mapping[str, Claim], weights: Mapping[str, float]
     """Divide ``limit`` among tenants by weight, and each tenant's share among its runs by due time, then age.
 
     No tenant gets more than its runs ask for; what is left goes to the others by their weights, so a tenant alone may
-    use all of it.
+    use all of it. Where a tenant's share ends within a small run (:data:`SMALL`) it is rounded, up or down, as seats are
+    among parties: by the largest remainder, and who has begun keeps what it has.
 
     Args:
         limit: Tokens to divide: the limit less what others' batches hold.
@@ -48,7 +54,7 @@ def shares(limit: int, claims: Mapping[str, Claim], weights: Mapping[str, float]
         weights: Per tenant, above 0; 1 where none is given.
 
     Returns:
-        Tokens for each run; the sum is at most ``limit``, and equals ``min(limit, sum of claims)`` but for rounding.
+        Tokens for each run; the sum is at most ``limit``, and ``min(limit, sum of claims)`` but for less than one small run.
     """
     weights = weights or {}
     asked: dict[str, int] = {}
@@ -64,12 +70,46 @@ def shares(limit: int, claims: Mapping[str, Claim], weights: Mapping[str, float]
         granted[tenant] = min(asked[tenant], fair)
         left -= granted[tenant]
         heavy -= weight
-    result = {}
+    result: dict[str, int] = {}
+    ends: dict[str, str] = {}
     for run in sorted(claims, key=lambda run: (*claims[run].order, run)):
         claim = claims[run]
         result[run] = min(claim.tokens, granted[claim.tenant])
         granted[claim.tenant] -= result[run]
+        if result[run] < claim.tokens:
+            ends.setdefault(claim.tenant, run)
+    return _rounded(result, claims, limit, list(ends.values()))
+
+
+def _rounded(result: dict[str, int], claims: Mapping[str, Claim], limit: int, ends: list[str]) -> dict[str, int]:
+    """Give what the small ones of ``ends`` would have of their tenants' shares to as many of them as go whole."""
+    small = [run for run in ends if goes_whole(run, claims, limit)]
+    pool = sum(result[run] for run in small)
+    for run in sorted(small, key=lambda run: (not claims[run].held, -result[run] / claims[run].tokens, run)):
+        claim = claims[run]
+        result[run] = claim.tokens if claim.tokens <= pool else min(claim.held, pool)
+        pool -= result[run]
+    for run in ends:  # runs that go in pieces have room for any rest
+        if run not in small:
+            more = min(pool, claims[run].tokens - result[run])
+            result[run] += more
+            pool -= more
     return result
+
+
+def goes_whole(run: str, claims: Mapping[str, Claim], limit: int) -> bool:
+    """Whether a run waits until it goes in one piece; not if it is its tenant's first and nothing of its tenant's is under way.
+
+    So what waits for room always has a sibling that returns some.
+    """
+    mine = claims[run]
+    if not mine.tokens <= SMALL * limit:
+        return False
+    siblings = [r for r, claim in claims.items() if claim.tenant == mine.tenant]
+    first = min(
+        (r for r in siblings if claims[r].tokens > claims[r].held), key=lambda r: (*claims[r].order, r), default=run
+    )
+    return first != run or any(claims[r].held for r in siblings)
 
 
 WINDOW_LIVES: Final = 2.0
@@ -85,12 +125,14 @@ class Grant:
         share, tenant_share: In tokens, for itself and for all runs of its tenant.
         fair: Its share if everybody could use theirs.
         set_aside: Tokens of the limit that it leaves free, for other runs whose turn it is.
+        whole: It waits until all that waits of it goes in one piece.
     """
 
     share: int
     tenant_share: int
     fair: int
     set_aside: int
+    whole: bool
 
 
 def grant(
@@ -125,6 +167,7 @@ def grant(
             for r, claim in waiting.items()
             if claim.needs <= most and _has_turn(claim, fair[r], life_s, now) and not (me.needs and _before(me, claim))
         ),
+        whole=goes_whole(run, claims, limit),
     )
 
 

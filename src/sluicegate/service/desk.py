@@ -47,7 +47,8 @@ LOG = logging.getLogger("sluicegate.gateway")
 TURN_S: Final = 1.0
 SWEEP_S: Final = 10.0
 SHARE: Final = 0.1
-"""Of its time a gateway turns and sweeps at most: with thousands of open batches both take a while."""
+"""Of its time a gateway turns and sweeps at most, though it rests no longer than :data:`TURN_S` after a turn: with
+thousands of open batches both take a while."""
 
 SWEEP: Final = "sweep"
 STALLED_S: Final = 60.0
@@ -267,9 +268,12 @@ class Desk:
             self._start(self._sweeps, SWEEP, self._sweep)
 
     async def _sweep(self) -> None:
-        began = self._ctx.clock.now()
-        await self._retention.sweep()
-        self._sweep_at = max(self._sweep_at, began + (self._ctx.clock.now() - began) / SHARE)
+        began = asyncio.get_running_loop().time()
+        try:
+            await self._retention.sweep()
+        finally:
+            took_s = asyncio.get_running_loop().time() - began
+            self._sweep_at = max(self._sweep_at, self._ctx.clock.now() + took_s * (1 / SHARE - 1))
 
     def _line_up(self, open_: list[ClientBatchRow]) -> None:
         """Note each batch's place among those of its tenant that have requests waiting, in the order of :mod:`fairness`."""

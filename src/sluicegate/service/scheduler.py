@@ -257,7 +257,7 @@ def _gate(
         submitting=sum(1 for part in stands.parts if part.run == run.id and part.stage is not Stage.HELD),
         waiting=wanted.tokens, largest=largest, mine=mine, my_share=granted.share if granted else None,
         fair_share=granted.fair if granted else None, tenant_share=granted.tenant_share if granted else None,
-        one_over_share=one_over,
+        whole=granted is not None and granted.whole, one_over_share=one_over,
         set_aside=granted.set_aside if granted else 0,
         lately=sum(part.charge for part in stands.parts if since <= part.created_at <= now),
         serial=run.serial, paused=row.paused,
@@ -270,7 +270,7 @@ def _gate(
 
 def _claim(run: RunRow | None, held: int, wanted: DemandRow) -> fairness.Claim:
     claim = fairness.Claim(
-        tokens=held + wanted.tokens, tenant=f"run:{wanted.run}", run=wanted.run, needs=wanted.needs,
+        tokens=held + wanted.tokens, held=held, tenant=f"run:{wanted.run}", run=wanted.run, needs=wanted.needs,
         needs_since=wanted.needs_since,
     )  # fmt: skip
     if run is None or run.tenant is None:

@@ -6,8 +6,8 @@ Defects end here too, so that their answers are like all others.
 from __future__ import annotations
 
 import logging
+import random
 import re
-import secrets
 import time
 from typing import Final
 
@@ -49,7 +49,7 @@ class Access:
             return
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        name = given if _GIVEN.fullmatch(given) else f"req_{secrets.token_hex(12)}".encode()
+        name = given if _GIVEN.fullmatch(given) else f"req_{random.getrandbits(96):024x}".encode()
         trace = _TRACE.fullmatch(headers.get(b"traceparent", b""))
         began = time.monotonic()
         status = received = sent = 0

@@ -1,6 +1,5 @@
 """Indexes for what every turn asks of the parts"""
 
-import sqlalchemy as sa
 from alembic import op
 
 revision = "0011"
@@ -12,7 +11,4 @@ depends_on = None
 def upgrade() -> None:
     op.create_index("parts_by_stage", "parts", ["stage", "resource"])
     op.create_index("parts_by_leaving", "parts", ["deployment", "left_at"])
-    op.create_index(
-        "parts_with_files", "parts", ["resource", "file_id", "stage"], sqlite_where=sa.text("cleaned IS 0"),
-        postgresql_where=sa.text("cleaned IS false"),
-    )  # fmt: skip
+    op.create_index("parts_with_files", "parts", ["resource", "cleaned", "file_id", "stage"])
