@@ -61,8 +61,9 @@ def bound_s(plan: Plan) -> float:
 
     One life of a batch is its validating, start and finalizing, what counts late, and the longest time until somebody looks.
     The work needs as many lives, one after the other, as it fills the limit, one more for what does not divide evenly,
-    one for lines that failed, one for a twin, which holds tokens until it is cancelled, and one for each time that clients'
-    batches take turns where few are driven at once; the service works off its tokens beside that. Where a limit is divided
+    one for lines that failed, four for a twin, which holds tokens until it is cancelled and whose refusal is taken for tokens
+    that are freed so late, and one for each time that clients' batches take turns where few are driven at once; the service
+    works off its tokens beside that. Where a limit is divided
     each share may leave most of a request empty. What waits may have been put off by as much as the faults so far doubled a
     pause to, a minute at most.
     """
@@ -74,7 +75,7 @@ def bound_s(plan: Plan) -> float:
         share = plan.limit / (len({client.tenant for client in plan.clients}) + len(plan.inputs))
         fills *= min(2.0, share / max(1.0, share - USUAL_TOKENS))
     requests = sum(plan.inputs) + sum(client.requests for client in plan.clients)
-    lives = 1.0 + fills / least + bool(plan.lines) + plan.near + plan.twins + len(plan.clients) // plan.active
+    lives = 1.0 + fills / least + bool(plan.lines) + plan.near + 4 * plan.twins + len(plan.clients) // plan.active
     pause = 60.0 if plan.clients else min(60.0, POLICY.poll_s * 2.0 ** len(plan.faults)) if plan.faults else 0.0
     return life * lives * (1.0 if plan.fair else UNFAIR) + requests * USUAL_TOKENS / plan.rate + pause
 
