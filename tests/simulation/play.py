@@ -63,9 +63,8 @@ def bound_s(plan: Plan) -> float:
     The work needs as many lives, one after the other, as it fills the limit, one more for what does not divide evenly,
     one for lines that failed, four for a twin, which holds tokens until it is cancelled and whose refusal is taken for tokens
     that are freed so late, and one for each time that clients' batches take turns where few are driven at once; the service
-    works off its tokens beside that. Where a limit is divided
-    each share may leave most of a request empty. What waits may have been put off by as much as the faults so far doubled a
-    pause to, a minute at most.
+    works off its tokens beside that. Where a limit is divided each share may leave most of a request empty. What waits may
+    have been put off by as much as the faults so far doubled a pause to, a minute at most.
     """
     life = plan.validating_s + 1.5 + plan.lag_s + plan.list_lag_s + POLICY.poll_max_s
     least = min([1.0, *(by for _, by in plan.changes)])
