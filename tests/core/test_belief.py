@@ -204,6 +204,14 @@ def test_a_reservation_covers_both_of_the_providers_counts() -> None:
     assert belief.charge(0, 0, 1.0) == 1
 
 
+def test_usage_below_our_estimate_lowers_no_reservation() -> None:
+    """What short requests used says nothing of a long one: 4,656 tokens were reserved for 4,922 (simulation, seed 404255)."""
+    used = b.usage_seen(Belief(), counted=930, estimated=1_000)
+
+    assert used.charge(4_922, 1_245, 1.0) == 4_922 and used.tokens_factor == 1.0
+    assert b.usage_seen(used, counted=1_100, estimated=1_000).tokens_factor == pytest.approx(1.1)
+
+
 def test_the_header_calibrates_characters_and_usage_calibrates_tokens() -> None:
     """Factors rise at once and fall slowly; what cannot be the same unit is not believed."""
     seen = b.header_seen(Belief(), 1.0, maximum=None, enqueued=1150, quarter_chars=1000)

@@ -123,9 +123,13 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tokens_factor(self) -> float:
-        """What the provider counts per token of our estimate (at least 1 until usage proves less)."""
+        """What the provider counts per token of our estimate, at least 1.
+
+        Usage below our estimate lowers nothing: it was measured on other requests, and those of the next part may count in
+        full, as one long Chinese text does after many short ones whose overhead we count too high.
+        """
         if self.text_factor is not None:
-            return self.text_factor
+            return max(1.0, self.text_factor)
         # Before any usage is seen, a header that counts more than its formula hints that all is counted higher.
         return max(1.0, min(self.char_factor or 1.0, 1.5))
 
@@ -270,8 +274,9 @@ def usage_seen(belief: Belief, *, counted: int, estimated: int) -> Belief:
     before = belief.text_factor
     # Rises at once (the quota is at stake), falls slowly.
     factor = ratio if before is None or ratio >= before else before + SMOOTHING * (ratio - before)
-    scale = factor / belief.tokens_factor
+    before_all = belief.tokens_factor
     belief = msgspec.structs.replace(belief, text_factor=factor)
+    scale = belief.tokens_factor / before_all
     return _rescaled(belief, scale) if scale > 1.0 else belief
 
 
