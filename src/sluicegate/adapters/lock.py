@@ -21,10 +21,13 @@ class FileLock:
         self._folder = folder
         self._held: dict[str, int] = {}
 
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}{SUFFIX}"
+
     def acquire(self, name: str) -> bool:
         if name in self._held:
             return True
-        path = self._folder / f"{name}{SUFFIX}"
+        path = self._path(name)
         while True:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if not _taken(handle):
@@ -42,7 +45,7 @@ class FileLock:
         if name in self._held:
             return False
         try:
-            handle = os.open(self._folder / f"{name}{SUFFIX}", os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
         try:
@@ -61,7 +64,7 @@ class FileLock:
     def owner(self, name: str) -> int | None:
         """The process id that took ``name`` last, for messages."""
         try:
-            text = (self._folder / f"{name}{SUFFIX}").read_text()
+            text = self._path(name).read_text()
         except OSError:
             return None
         return int(text) if text.isdigit() else None
@@ -69,9 +72,7 @@ class FileLock:
     def release(self, name: str) -> None:
         handle = self._held.pop(name, None)
         if handle is not None:
-            (self._folder / f"{name}{SUFFIX}").unlink(
-                missing_ok=True
-            )  # while it is ours: thousands of runs leave no files
+            self._path(name).unlink(missing_ok=True)  # while it is ours: thousands of runs leave no files
             os.close(handle)
 
 

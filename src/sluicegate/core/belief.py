@@ -274,10 +274,9 @@ def usage_seen(belief: Belief, *, counted: int, estimated: int) -> Belief:
     before = belief.text_factor
     # Rises at once (the quota is at stake), falls slowly.
     factor = ratio if before is None or ratio >= before else before + SMOOTHING * (ratio - before)
-    before_all = belief.tokens_factor
-    belief = msgspec.structs.replace(belief, text_factor=factor)
-    scale = belief.tokens_factor / before_all
-    return _rescaled(belief, scale) if scale > 1.0 else belief
+    after = msgspec.structs.replace(belief, text_factor=factor)
+    scale = after.tokens_factor / belief.tokens_factor
+    return _rescaled(after, scale) if scale > 1.0 else after
 
 
 def _rescaled(belief: Belief, scale: float) -> Belief:

@@ -98,18 +98,16 @@ def _rounded(result: dict[str, int], claims: Mapping[str, Claim], limit: int, en
 
 
 def goes_whole(run: str, claims: Mapping[str, Claim], limit: int) -> bool:
-    """Whether a run waits until it goes in one piece; not if it is its tenant's first and nothing of its tenant's is under way.
+    """Whether a run waits until it goes in one piece; not if it begins: what waits always has a sibling that returns room."""
+    return claims[run].tokens <= SMALL * limit and not begins(run, claims)
 
-    So what waits for room always has a sibling that returns some.
-    """
-    mine = claims[run]
-    if not mine.tokens <= SMALL * limit:
+
+def begins(run: str, claims: Mapping[str, Claim]) -> bool:
+    """Whether nothing of its tenant's is under way, and it is the first of its tenant's that waits."""
+    siblings = {r: claim for r, claim in claims.items() if claim.tenant == claims[run].tenant}
+    if any(claim.held for claim in siblings.values()):
         return False
-    siblings = [r for r, claim in claims.items() if claim.tenant == mine.tenant]
-    first = min(
-        (r for r in siblings if claims[r].tokens > claims[r].held), key=lambda r: (*claims[r].order, r), default=run
-    )
-    return first != run or any(claims[r].held for r in siblings)
+    return run == min((r for r in siblings if siblings[r].tokens), key=lambda r: (*siblings[r].order, r), default=run)
 
 
 WINDOW_LIVES: Final = 2.0
@@ -126,6 +124,7 @@ class Grant:
         fair: Its share if everybody could use theirs.
         set_aside: Tokens of the limit that it leaves free, for other runs whose turn it is.
         whole: It waits until all that waits of it goes in one piece.
+        begins: Nothing of its tenant's is under way, and it is the first of its tenant's that waits.
     """
 
     share: int
@@ -133,6 +132,7 @@ class Grant:
     fair: int
     set_aside: int
     whole: bool
+    begins: bool
 
 
 def grant(
@@ -168,6 +168,7 @@ def grant(
             if claim.needs <= most and _has_turn(claim, fair[r], life_s, now) and not (me.needs and _before(me, claim))
         ),
         whole=goes_whole(run, claims, limit),
+        begins=begins(run, claims),
     )
 
 

@@ -68,12 +68,13 @@ def quota(
 ) -> QuotaRow:
     """One deployment's quota, from our rows as they are now; ``cap`` is a limit told by the person who asks."""
     known = belief.load(row.belief)
-    caps = [c for c in (cap, scheduler.cap_of(tx, row, None, live)) if c is not None]
+    demands = tx.demands(row.id, runs=live)
+    caps = [c for c in (cap, scheduler.cap_of(row, None, demands)) if c is not None]
     limits = belief.allowance(known, min(caps, default=None), now)
     stands = scheduler.standing(tx, row, known, policy, now)
     held = stands.balance.held + stands.lagging
     foreign = [f for f in tx.foreign(row.resource) if f.deployment in (row.name, "*")]
-    waiting = sum(d.tokens for d in tx.demands(row.id, runs=live))
+    waiting = sum(d.tokens for d in demands)
     ours = [p for p in stands.parts if p.stage is Stage.HELD]
     used = stands.balance.reserved + held + stands.foreign
     seen = tx.resource(row.resource)
@@ -122,10 +123,11 @@ def progress(
 ) -> Progress:  # fmt: skip
     """Where a run stands; ``settled`` and ``failed`` count requests that are done for good."""
     parts = tx.parts(run=run.id)
-    names = {part.deployment for part in parts} | {
-        row.id for row in tx.deployments(resource=run.resource) if tx.demands(row.id, runs=frozenset({run.id}))
-    }
-    rows = tuple(quota(tx, row, policy, now, live) for row in tx.deployments(resource=run.resource) if row.id in names)
+    names = {part.deployment for part in parts}
+    rows = tuple(
+        quota(tx, row, policy, now, live) for row in tx.deployments(resource=run.resource)
+        if row.id in names or tx.demands(row.id, runs=frozenset({run.id}))
+    )  # fmt: skip
     waiting = sum(len(spans) for spans in tx.waiting(run.id).values())
     under_way = sum(part.count for part in parts if part.stage.counts)
     home = [part for part in parts if part.stage in (Stage.ENDED, Stage.COLLECTED)]

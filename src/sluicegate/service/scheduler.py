@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -78,10 +79,9 @@ def enqueued_requests(
     )
 
 
-def cap_of(tx: Tx, deployment: DeploymentRow, run: RunRow | None, live: frozenset[str]) -> int | None:
-    """The least of the limits that persons set: by hand, for this run, for other live runs of the deployment."""
-    caps = [deployment.cap_override, run.cap if run else None]
-    caps += [row.cap for row in tx.demands(deployment.id, runs=live)]
+def cap_of(deployment: DeploymentRow, run: RunRow | None, demands: Iterable[DemandRow]) -> int | None:
+    """The least of the limits that persons set: by hand, for this run, for other runs whose ``demands`` they are."""
+    caps = [deployment.cap_override, run.cap if run else None, *(row.cap for row in demands)]
     return min((c for c in caps if c is not None), default=None)
 
 
@@ -121,7 +121,8 @@ def _turn(
         group: waits for group, waits in _waiting_by_group(tx, run.id).items() if work.deployment_of(group) == name
     }
     demand = sum(known.charge(*work.sums(waits), margin) for waits in by_group.values())
-    before = next(iter(tx.demands(row.id, runs=frozenset({run.id}))), None)
+    others = {d.run: d for d in tx.demands(row.id, runs=live | {run.id})}
+    before = others.pop(run.id, None)
     wanted = DemandRow(
         run=run.id, deployment=row.id, tokens=0 if stopping else demand, cap=run.cap, at=now,
         needs=before.needs if before else 0, needs_since=before.needs_since if before else now,
@@ -132,7 +133,7 @@ def _turn(
         return HoldBack(reason="nothing waits for this deployment")
     group = min(by_group, key=lambda g: work.ordinal(by_group[g].spans[0][0]))
     waits = by_group[group]
-    gate = _gate(tx, work, run, row, known, policy, live, now, group, waits, wanted)
+    gate = _gate(tx, work, run, row, known, policy, others, now, group, waits, wanted)
     verdict = admission.decide(gate, now)
     if isinstance(verdict, HoldBack):
         if not gate.one_over_share:
@@ -194,7 +195,8 @@ async def still_fits(ctx: Context, part: PartRow) -> bool:
         known = belief.load(row.belief)
         now = ctx.clock.now()
         run = tx.run(part.run)
-        limit = belief.allowance(known, cap_of(tx, row, run, frozenset({part.run})), now).limit
+        cap = cap_of(row, run, tx.demands(row.id, runs=frozenset({part.run})))
+        limit = belief.allowance(known, cap, now).limit
         stands = standing(tx, row, known, ctx.policy, now)
         later = [p for p in stands.parts if p.stage is Stage.RESERVED and p.created_at > part.created_at]
         fill = stands.balance.total + stands.foreign + stands.lagging - sum(p.charge for p in later)
@@ -215,17 +217,16 @@ def _waiting_by_group(tx: Tx, run: str) -> dict[int, Spans]:
 
 
 def _gate(
-    tx: Tx, work: Work, run: RunRow, row: DeploymentRow, known: Belief, policy: Policy, live: frozenset[str],
-    now: float, group: int, waits: Spans, wanted: DemandRow,
+    tx: Tx, work: Work, run: RunRow, row: DeploymentRow, known: Belief, policy: Policy,
+    others: dict[str, DemandRow], now: float, group: int, waits: Spans, wanted: DemandRow,
 ) -> Gate:  # fmt: skip
-    limits = belief.allowance(known, cap_of(tx, row, run, live), now)
+    limits = belief.allowance(known, cap_of(row, run, others.values()), now)
     stands = standing(tx, row, known, policy, now)
     mine = sum(part.charge for part in stands.parts if part.run == run.id)
     largest = known.charge(*work.largest[group], policy.margin)
     if limits.limit is not None and largest > limits.limit:
         largest = max(known.charge(work.tokens[p], work.chars[p] // 4, policy.margin) for p in waits)
-    granted, one_over = None, False
-    others = {d.run: d for d in tx.demands(row.id, runs=live - {run.id})}
+    granted = None
     if others and limits.limit is not None:
         wanting = others | {run.id: wanted}
         holdings = dict.fromkeys(wanting, 0)
@@ -241,9 +242,6 @@ def _gate(
             limit=limits.limit - stands.foreign - stands.lagging, most=limits.limit - stands.foreign,
             life_s=known.pace.hold_s, now=now,
         )  # fmt: skip
-        siblings = [r for r, claim in claims.items() if claim.tenant == claims[run.id].tenant]
-        first = min((r for r in siblings if r in wanting), key=lambda r: claims[r].order)
-        one_over = first == run.id and not any(holdings[r] for r in siblings)
     looked = tx.resource(run.resource)
     since = max(now - policy.poll_s, looked.listed_at if looked else 0.0)
     creates, creates_at = _creates_left(tx, run.resource, policy, now)
@@ -257,7 +255,7 @@ def _gate(
         submitting=sum(1 for part in stands.parts if part.run == run.id and part.stage is not Stage.HELD),
         waiting=wanted.tokens, largest=largest, mine=mine, my_share=granted.share if granted else None,
         fair_share=granted.fair if granted else None, tenant_share=granted.tenant_share if granted else None,
-        whole=granted is not None and granted.whole, one_over_share=one_over,
+        whole=granted is not None and granted.whole, one_over_share=granted is not None and granted.begins,
         set_aside=granted.set_aside if granted else 0,
         lately=sum(part.charge for part in stands.parts if since <= part.created_at <= now),
         serial=run.serial, paused=row.paused,
