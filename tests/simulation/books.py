@@ -202,6 +202,7 @@ class Books:
             batch for id_ in self._trace.held if id_ not in self._freed
             for batch in (self._model.batches[id_],)
             if batch.status not in LIVE and batch.created_at <= seen_until
+            and self._trace.held_at[id_] <= look.at  # a create that is still being found is its own process's
             and batch.times[f"{batch.status}_at"] <= look.at
         ]  # fmt: skip
         booked = self._booked([self._trace.held[batch.id] for batch in ended]) if ended else {}

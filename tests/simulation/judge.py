@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ import msgspec
 from xxhash import xxh3_64_hexdigest
 
 from sluicegate.emulator.answers import Asked, FixedAnswers, LineRequest, Reply, fixed_tokens, shaped
+from sluicegate.emulator.batch import Batch
 from sluicegate.emulator.model import Model
 from sluicegate.emulator.results import swapped
 
@@ -66,11 +68,7 @@ def pasts(model: Model, folder: Path, ours: Iterable[str]) -> dict[str, Past]:
         folder: Where the provider keeps input files. ``ours``: ids of the batches that our rows named.
     """
     found: dict[str, Past] = {}
-    for batch in (model.batches[id_] for id_ in ours):
-        if any(error["code"] == "token_limit_exceeded" for error in batch.errors):
-            continue
-        lines = (folder / batch.input_file_id).read_bytes().splitlines()
-        ids = [_line(line).custom_id for line in lines]
+    for batch, ids in _sent(model, folder, ours):
         for id_ in ids:
             found.setdefault(id_, Past()).sent += 1
         others = swapped(batch)
@@ -80,6 +78,22 @@ def pasts(model: Model, folder: Path, ours: Iterable[str]) -> dict[str, Past]:
             past.filtered |= fate == "content_filter"
             past.swapped |= i in others
     return found
+
+
+def sent_again(model: Model, folder: Path, ours: Iterable[str]) -> Counter[str]:
+    """By deployment, how often requests went that had gone before."""
+    times = Counter((batch.deployment, id_) for batch, ids in _sent(model, folder, ours) for id_ in ids)
+    again = Counter[str]()
+    for (deployment, _), count in times.items():
+        again[deployment] += count - 1
+    return again
+
+
+def _sent(model: Model, folder: Path, ours: Iterable[str]) -> Iterator[tuple[Batch, list[str]]]:
+    """Batches that were not refused for want of tokens, and the custom_ids of their lines."""
+    for batch in (model.batches[id_] for id_ in ours):
+        if not any(error["code"] == "token_limit_exceeded" for error in batch.errors):
+            yield batch, [_line(line).custom_id for line in (folder / batch.input_file_id).read_bytes().splitlines()]
 
 
 def misjudged(

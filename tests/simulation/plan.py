@@ -38,6 +38,18 @@ BATCHES: Final = ("expire", "stuck_validating", "stuck_in_progress", "slow_valid
 """Faults of whole batches; ``release_late`` and ``slow_validating`` take 25 s, ``count`` counts 1.3 per token."""
 
 
+AIMS: Final = (
+    "batch", "batch", "cancel", "cancel", "find_files", "work.<lambda>", "work._absorb", "work._mark_shared_ids",
+    "work._whole_file_rules", "work.finish", "work.good", "work.scan_range",
+)  # fmt: skip
+"""Calls of ports that come once in a life, or in few worlds, so that a death at a number hardly ever meets them."""
+
+GATEWAY_AIMS: Final = (
+    "work._digest", "work._error_lines", "work._first_model", "work.objections", "work.open", "work.read",
+    "work.sha256_of", "work.touch",
+)  # fmt: skip
+"""The same, of a gateway."""
+
 ENDINGS: Final = ("stay", "stay", "stay", "cancel", "expire", "delete", "parts")
 """What a client of the gateway does: waits for the end, cancels, meets the due time, deletes its input file at once, uploads
 in parts."""
@@ -74,6 +86,8 @@ class Plan:
         mixed: Some requests are not words but Chinese, of more tokens than characters ÷ 4; ``near``: the last request of the
             first input is one of those, and as large as the limit allows.
         shown: A person watches: who follows reads the rows.
+        aim: (port call, how): whoever makes it first dies there, once.
+        check_s: How long the check of each range of a file takes.
         lag_s: How long tokens count after a batch's end; ``list_lag_s``: how long a batch is in no list.
     """
 
@@ -104,6 +118,8 @@ class Plan:
     mixed: bool = False
     near: bool = False
     shown: bool = False
+    aim: tuple[str, str] | None = None
+    check_s: float = 0.0
 
     @property
     def fair(self) -> bool:
@@ -129,7 +145,18 @@ class Plan:
 
 def draw(seed: int) -> Plan:
     """The plan of a seed; the same on every machine."""
-    return _wider(_served(_draw(seed), seed), random.Random(f"wider-{seed}"))
+    plan = _wider(_served(_draw(seed), seed), random.Random(f"wider-{seed}"))
+    return _aimed(plan, random.Random(f"aimed-{seed}"))
+
+
+def _aimed(plan: Plan, dice: random.Random) -> Plan:
+    """With a death at a call that is seldom made, and checks that take their time."""
+    if plan.clients:
+        plan = replace(plan, check_s=dice.choice((0.0, 0.0, 1.0, 5.0)))
+    if dice.random() < (0.8 if plan.clients else 0.3):
+        aims = GATEWAY_AIMS if plan.clients else AIMS
+        plan = replace(plan, aim=(dice.choice(aims), dice.choice(("before", "after"))))
+    return plan
 
 
 def _wider(plan: Plan, dice: random.Random) -> Plan:
@@ -238,7 +265,8 @@ def smaller(plan: Plan) -> Iterator[Plan]:
         for i in range(len(had)):
             yield replace(plan, **{name: had[:i] + had[i + 1 :]})
     for name, usual in (("told", "exact"), ("second", None), ("lag_s", 0.0), ("list_lag_s", 0.0), ("wire", False),
-                        ("openai", False), ("headers", False), ("mixed", False), ("near", False), ("shown", False)):  # fmt: skip
+                        ("openai", False), ("headers", False), ("mixed", False), ("near", False), ("shown", False),
+                        ("aim", None), ("check_s", 0.0)):  # fmt: skip
         if getattr(plan, name) != usual:
             yield replace(plan, **{name: usual})
     if plan.gateway is not None:

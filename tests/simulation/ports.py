@@ -45,6 +45,7 @@ class Trace:
         trouble_at: When the last death or fault was, loop time.
         was_full: Some disk was.
         books: Who watches commits and looks.
+        aim: Where the next one who comes there dies, once.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -59,6 +60,7 @@ class Trace:
     trouble_at: float = 0.0
     was_full: bool = False
     books: Any = None
+    aim: str | None = None
 
     def trouble(self) -> None:
         """Something was done to the world just now."""
@@ -96,6 +98,7 @@ class Fate:
             self.stop.set()
         if self.calls == self.at and (self.how == "before" or (self.how in ("torn", "full") and point not in WRITERS)):
             self.die(f"{point}:before")
+        self._meet(f"{point}:before")
         return self.calls
 
     def leave(self, number: int, point: str) -> None:
@@ -103,6 +106,12 @@ class Fate:
             raise Died
         if number == self.at and self.how == "after":
             self.die(f"{point}:after")
+        self._meet(f"{point}:after")
+
+    def _meet(self, point: str) -> None:
+        if point == self.trace.aim:
+            self.trace.aim = None
+            self.die(point)
 
     def fill(self, point: str) -> None:
         """Its disk is full."""
@@ -251,6 +260,9 @@ class Blobs:
 WRITERS: Final = frozenset({"write", "work.assemble", "work.match", "work.advance", "work.copy_in_sync"})
 """Where a file is written that can be torn or find the disk full."""
 
+CHECKS: Final = "work.scan_range"
+"""Which takes as long as the plan says."""
+
 TORN_BYTES: Final = 7
 """Lost at the end of what was written and not yet synced: less than any line."""
 
@@ -260,8 +272,8 @@ class Workers:
 
     width = 1
 
-    def __init__(self, fate: Fate) -> None:
-        self._fate = fate
+    def __init__(self, fate: Fate, check_s: float = 0.0) -> None:
+        self._fate, self._check_s = fate, check_s
 
     async def run(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         point = f"work.{getattr(getattr(function, 'func', function), '__name__', 'call')}"
@@ -270,6 +282,8 @@ class Workers:
         hit = number == fate.at and point in WRITERS and fate.how in ("torn", "full")
         with mock.patch("os.fsync", partial(self._sync, point)) if hit else nullcontext():
             result = function(*args, **kwargs)
+        if point == CHECKS and self._check_s:
+            await asyncio.sleep(self._check_s)
         fate.leave(number, point)
         return result
 

@@ -8,7 +8,7 @@ import pytest
 from tests.simulation.__main__ import Brief, promise, shrink
 from tests.simulation.conftest import PLAYED
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.plan import Plan, draw
+from tests.simulation.plan import Client, Plan, draw
 from tests.simulation.play import play
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the dead leave things open
@@ -62,6 +62,18 @@ def test_a_request_of_the_whole_limit_gets_its_turn_beside_another_run() -> None
 def test_a_batch_with_parts_under_way_keeps_its_lane_after_trouble() -> None:
     """It waited for a lane, and the batches in the lanes for the room that its parts had reserved."""
     assert play(draw(203710)).broken is None
+
+
+def test_a_batch_that_is_cancelled_while_it_is_checked_leaves_no_run_wherever_the_gateway_dies() -> None:
+    """It died when the run was written and the batch did not name it yet: nobody ever closed that run (seed 630184)."""
+    plan = Plan(
+        seed=1, inputs=(), limit=10_000, late=True, validating_s=4.0, rate=20_000, processes=(), faults=(), lines=(),
+        clients=(Client(tenant=0, requests=1, at=0.0, ending="cancel"),), check_s=5.0,
+    )  # fmt: skip
+    worlds = [play(replace(plan, gateway=((number, "after"),))) for number in range(1, 61)]
+
+    assert any("batch validating>cancelling" in one.trace.transitions for one in worlds)
+    assert [one.broken for one in worlds if one.broken] == []
 
 
 @pytest.mark.parametrize("damage", ["corrupt", "truncated"])

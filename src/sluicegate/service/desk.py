@@ -23,6 +23,7 @@ import msgspec
 from sluicegate.core.fairness import in_turn
 from sluicegate.core.lifecycle import UNDER_WAY, RunState
 from sluicegate.core.report import Event, EventKind, Progress
+from sluicegate.core.rows import RunRow
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.tenancy import OPEN, ClientBatchRow
 from sluicegate.core.types import BatchStatus, Dialect
@@ -361,12 +362,8 @@ class Desk:
 
     async def _check(self, batch: ClientBatchRow) -> None:
         ctx = self._ctx
-        digest = hashlib.sha256(batch.id.encode()).hexdigest()
-        # A run of this batch that a process wrote just before it died.
-        known = await ctx.store.transact(lambda tx: tx.runs(digest=digest))
-        if known:
-            run = known[0]
-        else:
+        run = await ctx.store.transact(lambda tx: _run_of(tx, batch))
+        if run is None:
             path = ctx.blobs.path(batch.input)
             if not await ctx.workers.blocking(path.exists):
                 await self._fail(batch, [GONE])
@@ -391,18 +388,9 @@ class Desk:
             if problems:
                 await self._fail(batch, problems)
                 return
-            run = await prepare.enter(ctx, request, copied, inspection, digest)
-
-        def enter(tx: Tx) -> None:
-            changes: dict[str, Any] = {"run": run.id, "total": run.requests, "reason": None}
-            moved = tx.amend(
-                ClientBatchRow, batch.id, {"status": BatchStatus.VALIDATING}, status=BatchStatus.IN_PROGRESS,
-                in_progress_at=ctx.clock.now(), **changes,
-            )  # fmt: skip
-            if not moved:  # cancelled meanwhile
-                tx.amend(ClientBatchRow, batch.id, {"status": OPEN}, **changes)
-
-        await ctx.store.transact(enter)
+            run = await prepare.enter(ctx, request, copied, inspection, _digest_of(batch))
+        entered = run
+        await ctx.store.transact(lambda tx: _note_run(tx, batch, entered, ctx.clock.now()))
 
     async def _fail(self, batch: ClientBatchRow, problems: list[dict[str, Any]]) -> None:
         now = self._ctx.clock.now()
@@ -421,10 +409,10 @@ class Desk:
             self._fetches[batch.id].cancel()  # nobody needs it any more; the next turn ends the batch
 
         def write(tx: Tx) -> None:
-            row = tx.find(ClientBatchRow, id=batch.id)[0]
-            if row.run is not None:
-                run = tx.run(row.run)
-                if run is not None and run.closing is None and not run.state.final:
+            run = _run_of(tx, tx.find(ClientBatchRow, id=batch.id)[0])
+            if run is not None:
+                _note_run(tx, batch, run, now)
+                if run.closing is None and not run.state.final:
                     tx.update_run(run.id, closing=closing)
             elif batch.id not in self._checks and batch.id not in self._fetches:
                 status = BatchStatus.EXPIRED if closing is EXPIRED else BatchStatus.CANCELLED
@@ -501,6 +489,24 @@ async def open_runs(ctx: Context) -> frozenset[str]:
     """
     unfinished = await ctx.store.read(lambda tx: tx.runs(unfinished=True))
     return live_runs(ctx) | {run.id for run in unfinished if run.tenant is not None}
+
+
+def _digest_of(batch: ClientBatchRow) -> str:
+    """What the run of a batch is found by."""
+    return hashlib.sha256(batch.id.encode()).hexdigest()
+
+
+def _run_of(tx: Tx, batch: ClientBatchRow) -> RunRow | None:
+    """A batch's run, also one that a process wrote just before it died, and that its row does not name yet."""
+    return tx.run(batch.run) if batch.run is not None else next(iter(tx.runs(digest=_digest_of(batch))), None)
+
+
+def _note_run(tx: Tx, batch: ClientBatchRow, run: RunRow, now: float) -> None:
+    """Write into a batch's row which run is its, once."""
+    changes: dict[str, Any] = {"run": run.id, "total": run.requests, "reason": None}
+    started = {"status": BatchStatus.IN_PROGRESS, "in_progress_at": now}
+    if not tx.amend(ClientBatchRow, batch.id, {"status": BatchStatus.VALIDATING, "run": None}, **started, **changes):
+        tx.amend(ClientBatchRow, batch.id, {"status": OPEN, "run": None}, **changes)  # cancelled meanwhile
 
 
 def _begun(tx: Tx) -> frozenset[str]:
