@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from sluicegate.testing import local_emulator
-from tests.emulator.test_surfaces import AZURE_VERSION, call, line
+from tests.emulator.clients import AZURE_VERSION, call, line
 
 ACCOUNT = "devstoreaccount1"
 # Azurite's well-known key: it is in its documentation and guards nothing.

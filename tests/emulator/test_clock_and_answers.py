@@ -12,7 +12,7 @@ import pytest
 from sluicegate.emulator.answers import answers_of
 from sluicegate.errors import UsageError
 from sluicegate.testing import RunningEmulator, emulator, local_emulator
-from tests.emulator.test_surfaces import create, line, plain, upload
+from tests.emulator.clients import create, line, plain, upload
 
 
 def test_a_clock_by_hand_stands_still_and_moves_all_fields(batch_emulator: RunningEmulator) -> None:

@@ -15,8 +15,8 @@ from sluicegate.emulator.config import fault_of
 from sluicegate.emulator.faults import KINDS, Fault, FaultBook, checked
 from sluicegate.errors import UsageError
 from sluicegate.testing import RunningEmulator, local_emulator
+from tests.emulator.clients import azure, create, line, plain, upload
 from tests.emulator.support import Bench
-from tests.emulator.test_surfaces import azure, create, line, plain, upload
 
 TEN = b"".join(line(f"r{i}", f"question {i}") for i in range(10))
 

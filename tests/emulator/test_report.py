@@ -13,8 +13,8 @@ import pytest
 
 from sluicegate.emulator.picture import report_page, report_svg, report_text
 from sluicegate.testing import RunningEmulator
+from tests.emulator.clients import azure, call, create, line, upload
 from tests.emulator.support import NOON, Bench
-from tests.emulator.test_surfaces import azure, call, create, line, upload
 
 SVG = "{http://www.w3.org/2000/svg}"
 
