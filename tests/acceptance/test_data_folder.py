@@ -12,9 +12,9 @@ from benchmarks import workload
 
 from sluicegate import api
 from sluicegate.core.report import Event, EventKind, Progress, RunResult
-from sluicegate.errors import CostLimitExceeded, InputRefused, Interrupted, UsageError
+from sluicegate.errors import CostLimitExceeded, InputRefused, Interrupted, Unavailable, UsageError
 from sluicegate.ports import Backend
-from sluicegate.service.prune import prune
+from sluicegate.service.prune import GRACE_S, prune
 from sluicegate.settings import Settings
 from sluicegate.testing import RunningEmulator, local_emulator
 from sluicegate.wiring import context
@@ -125,6 +125,24 @@ async def test_files_that_were_kept_are_removed_by_prune_whatever_the_setting_sa
     done = await api.prune_async(settings=given, keep_days=0.0, dry_run=False)
     assert (len(done["runs"]), done["provider_files"], files(provider)) == (1, 3, 0)
     assert kept(tmp_path) == []
+
+
+async def test_a_run_whose_files_the_provider_does_not_delete_now_is_kept_for_a_week(
+    provider: RunningEmulator, source: Path, tmp_path: Path
+) -> None:
+    """Its rows are all that names them; what a person wants gone goes in the end."""
+    given = settings(provider, tmp_path, keep_provider_files=True)
+    ran = (await run(source, given)).run
+
+    async def away() -> None:
+        raise Unavailable("it does not answer")
+
+    async with context(given) as plain, context(given, backend=Meanwhile(plain.backend, away)) as ctx:  # type: ignore[arg-type]
+        early = await prune(ctx, keep_s=0.0, dry_run=False)
+        late = await prune(ctx, keep_s=-GRACE_S - 1.0, dry_run=False)
+
+    assert (early["runs"], early["failed"], early["provider_files"]) == ([], 1, 0)
+    assert (late["runs"], late["failed"], late["provider_files"]) == ([ran], 0, 0)
 
 
 async def test_another_address_neither_cancels_nor_prunes(

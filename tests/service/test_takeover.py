@@ -347,17 +347,22 @@ def test_retry_after_nothing_is_no_reason_not_to_pause(tmp_path: Path) -> None:
     play(story())
 
 
-def test_nothing_that_was_reserved_is_created_after_a_cancel(tmp_path: Path) -> None:
-    """A gateway's client cancelled: parts whose files are being uploaded go no further, and their files are deleted."""
+@pytest.mark.parametrize("slow", ["upload", "file"])
+def test_nothing_that_was_reserved_is_created_after_a_cancel(tmp_path: Path, slow: str) -> None:
+    """A gateway's client cancelled: parts whose files are being uploaded, or processed, go no further; no file stays."""
 
-    class SlowUpload(Plain):
+    class Slow(Plain):
         async def upload(self, *path: Any, **given: Any) -> RemoteFile:
-            await asyncio.sleep(6.0)
+            await asyncio.sleep(6.0 if slow == "upload" else 0.0)
             return await super().upload(*path, **given)
+
+        async def file(self, file_id: str) -> RemoteFile:
+            await asyncio.sleep(6.0 if slow == "file" else 0.0)
+            return await super().file(file_id)
 
     async def story() -> None:
         here = Machine(tmp_path / "a")
-        ctx = here.process("one", SlowUpload(here.world))
+        ctx = here.process("one", Slow(here.world))
         running = asyncio.ensure_future(here.run(ctx))
         await until(lambda: _reserved(ctx))
         run = await the_run(ctx)

@@ -21,6 +21,7 @@ from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
 from sluicegate.service import keys
 from sluicegate.service.desk import DESK, Desk, DeskPolicy
+from sluicegate.service.retention import LITTERED
 from sluicegate.settings import Settings
 from sluicegate.web.app import make_app
 from sluicegate.web.auth import Gatekeeper
@@ -233,7 +234,7 @@ class Gatehouse:
         if kept := self._rows(read):
             self._play.fail(f"{len(kept)} rows outlived their time")
         state = self._play.folder / "state"
-        for folder in ("files", "results", "parts", "indexes"):
+        for folder in LITTERED:
             left = [path.name for path in (state / folder).iterdir() if not path.name.endswith(".tmp")]
             if left and not self._plan.inputs:
                 self._play.fail(f"{len(left)} blobs in {folder} outlived their time: {sorted(left)[0]}")

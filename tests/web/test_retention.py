@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import openai
 import pytest
 
+from sluicegate.adapters.blobs import FolderBlobs
 from sluicegate.adapters.store import SqlStore
 from sluicegate.core.lifecycle import RunState, Stage
-from sluicegate.core.tenancy import ClientBatchRow, FileRow
+from sluicegate.core.tenancy import ClientBatchRow, FileRow, UploadPartRow, UploadRow
 from sluicegate.core.types import BatchStatus
 from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
 from sluicegate.service.context import Context
-from sluicegate.service.retention import SPEND_S, Retention, drop_file
+from sluicegate.service.retention import SPEND_S, UPLOAD_S, Retention, drop_file
 from sluicegate.settings import Settings
+from sluicegate.web.dialects import Problem
+from sluicegate.web.state import Gateway
+from sluicegate.web.uploads import _enter_part
 from sluicegate.wiring import context
 from tests.adapters.test_store import PART, RUN
 from tests.web.conftest import Served, until_ended
@@ -181,6 +185,68 @@ async def test_an_input_goes_some_time_after_its_last_use(ctx: Context) -> None:
     assert await left_at(61.0) == ["open", "said", "used"]
     assert await left_at(111.0) == ["open", "said"]
     assert await left_at(86_400.0) == ["open", "said"]
+
+
+async def test_results_that_storage_does_not_take_keep_their_run(ctx: Context) -> None:
+    """However long it is away: the answers are paid for."""
+    clock = ctx.clock
+    assert isinstance(clock, Hand)
+    run = replace(RUN, tenant="a", state=RunState.FINISHED, finished_at=clock.at)
+    batch = ClientBatchRow(
+        id="batch_1", tenant="a", key="k", input_file="file-1", input="inputs/d.jsonl", input_bytes=2, run=run.id,
+        endpoint="/v1/chat/completions", window="24h", metadata=None, status=BatchStatus.FINALIZING, fingerprint="p",
+        created_at=clock.at, due_at=clock.at + 86_400.0,
+    )  # fmt: skip
+    await ctx.store.transact(lambda tx: tx.insert(run, batch))
+    retention = Retention(ctx, keep_s=60.0, litter_s=3_600_000.0)
+
+    clock.at += 1_000.0
+    await retention.sweep()
+    assert await ctx.store.read(lambda tx: tx.run(run.id)) == run
+    done = {"status": BatchStatus.COMPLETED, "ended_at": clock.at}
+    await ctx.store.transact(lambda tx: tx.amend(ClientBatchRow, batch.id, **done))
+    clock.at += 61.0
+    await retention.sweep()
+    assert await ctx.store.read(lambda tx: [tx.run(run.id), *tx.find(ClientBatchRow)]) == [None]
+
+
+async def test_a_part_that_arrives_while_its_upload_expires_is_refused(ctx: Context) -> None:
+    """It was taken in after the sweep had read the parts, and nothing ever deleted it."""
+    clock = ctx.clock
+    assert isinstance(clock, Hand)
+    upload = UploadRow(id="upload_1", tenant="a", filename="a", purpose="batch", bytes=10, created_at=clock.at)
+    rows = [UploadPartRow(id=f"part_{n}", upload=upload.id, bytes=2, blob=f"inputs/{n}.upload", created_at=clock.at)
+            for n in range(2)]  # fmt: skip
+    await ctx.store.transact(lambda tx: tx.insert(upload, rows[0]))
+    said: list[str] = []
+
+    class Meanwhile(FolderBlobs):
+        async def delete(self, *keys: str) -> None:
+            with pytest.raises(Problem) as refused:
+                await ctx.store.transact(lambda tx: _enter_part(tx, cast(Gateway, None), upload, rows[1]))
+            said.append(refused.value.message)
+            await super().delete(*keys)
+
+    clock.at += UPLOAD_S
+    blobs = Meanwhile(ctx.blobs.path("inputs/x").parent.parent)
+    await Retention(replace(ctx, blobs=blobs), keep_s=60.0, litter_s=3_600.0).sweep()
+
+    assert said == ["The upload is expired already."]
+    assert await ctx.store.read(lambda tx: [*tx.find(UploadRow), *tx.find(UploadPartRow)]) == []
+
+
+async def test_what_a_look_at_others_left_behind_is_litter(ctx: Context) -> None:
+    """A process died while it read another's input file."""
+    clock = ctx.clock
+    assert isinstance(clock, Hand)
+    left = ctx.blobs.path("foreign/look_1.jsonl")
+    left.write_text("{}")
+    retention = Retention(ctx, keep_s=60.0, litter_s=3_600.0)
+    await retention.sweep()
+    clock.at += 3_601.0
+    await retention.sweep()
+
+    assert not left.exists()
 
 
 def test_results_expire_when_their_batch_was_asked_to_let_them(

@@ -47,4 +47,7 @@ def prune(
     for resource, number in done.get("elsewhere", {}).items():
         left = f"left {some(number, 'run')} with files at {safe(resource)}"
         output.print_lines([f"{left}: give that address (--base-url or --azure-endpoint) to remove them too"])
+    if done["failed"]:
+        left = f"left {some(done['failed'], 'run')} with files that the provider does not delete now"
+        output.print_lines([f"{left}: try again later (a week after their time they go without that)"])
     return 0

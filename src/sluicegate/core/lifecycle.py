@@ -59,6 +59,9 @@ TRANSITIONS: Final[dict[Stage, frozenset[Stage]]] = {
 UNDER_WAY: Final = frozenset(stage for stage in Stage if not stage.final)
 """Stages of parts of which something is still to come."""
 
+UNUSED: Final = frozenset({Stage.REFUSED, Stage.VOID})
+"""Stages of parts whose input file nobody needs, unless a refused one is offered again as it was."""
+
 
 def check_transition(before: Stage, after: Stage) -> None:
     """Raise AssertionError unless ``before → after`` is legal."""

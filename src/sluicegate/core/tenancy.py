@@ -62,7 +62,8 @@ class UploadRow:
     """A file that a client uploads in parts (F§1.1). ``bytes``: as announced; ``seconds``: until the file expires.
 
     Attributes:
-        status: pending, completed or cancelled; a pending one has expired after an hour.
+        status: pending, completed, cancelled or expired; a pending one expires after an hour, whether or not a sweep has
+            noted that.
         file: Id of the file that it became.
     """
 

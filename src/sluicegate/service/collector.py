@@ -15,7 +15,7 @@ from xxhash import xxh3_64_intdigest, xxh3_128
 
 from sluicegate.core import belief, join
 from sluicegate.core.index import Flag
-from sluicegate.core.lifecycle import Stage
+from sluicegate.core.lifecycle import UNUSED, Stage
 from sluicegate.core.line import custom_id_of
 from sluicegate.core.report import EventKind
 from sluicegate.core.rows import PartRow
@@ -367,14 +367,14 @@ async def clean(ctx: Context, part: PartRow, *, keep: bool | None = None) -> boo
 
     Args:
         keep: Leave the files at the provider; they count as not cleaned. Default: what the policy says, but the input of
-            a refused part is of no use to anybody.
+            a refused or withdrawn part is of no use to anybody.
 
     Returns:
         False if the provider did not delete one: to be tried again later. No work waits for that, so nothing is raised.
     """
     await ctx.blobs.delete(part.blob)
     if keep is None:
-        keep = ctx.policy.keep_provider_files and part.stage is not Stage.REFUSED
+        keep = ctx.policy.keep_provider_files and part.stage not in UNUSED
     if keep:
         return True
     for file_id in (part.file_id, part.output_file_id, part.error_file_id):

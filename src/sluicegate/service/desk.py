@@ -239,6 +239,8 @@ class Desk:
         self._wake.set()
 
     async def _turn(self) -> None:
+        # Whoever is at work on a batch may end it after it was read here: it is looked at anew in the turn after that.
+        busy = frozenset((*self._fetches, *self._checks, *self._drives))
         open_, begun = await self._ctx.store.transact(lambda tx: (tx.find(ClientBatchRow, status=OPEN), _begun(tx)))
         now = self._ctx.clock.now()
         for batch in open_:
@@ -248,7 +250,7 @@ class Desk:
                 await self._close(batch, EXPIRED)
             elif batch.status is BatchStatus.CANCELLING:
                 await self._close(batch, CANCELLED)
-        ready = [b for b in open_ if now >= self._again.get(b.id, (0.0, 0.0))[0]]
+        ready = [b for b in open_ if b.id not in busy and now >= self._again.get(b.id, (0.0, 0.0))[0]]
         fresh = [
             b for b in ready
             if b.status is BatchStatus.VALIDATING and b.run is None and not (self._policy.expire and now >= b.due_at)
@@ -257,7 +259,7 @@ class Desk:
             self._start(self._fetches, batch.id, partial(self._fetch, batch))
         for batch in _turns([b for b in fresh if not _abroad(b)], self._checks, open_, CHECKS):
             self._start(self._checks, batch.id, partial(self._check, batch))
-        entered = [b for b in ready if b.run is not None and b.id not in self._drives]
+        entered = [b for b in ready if b.run is not None]
         # What has parts under way keeps its lane, also after trouble or a restart: others wait for the room that they take.
         lanes = {b.id: b for b in open_ if b.id in self._drives or b.run in begun}
         going_on = [b for b in entered if b.id in lanes]
@@ -362,35 +364,33 @@ class Desk:
 
     async def _check(self, batch: ClientBatchRow) -> None:
         ctx = self._ctx
-        run = await ctx.store.transact(lambda tx: _run_of(tx, batch))
-        if run is None:
-            path = ctx.blobs.path(batch.input)
-            if not await ctx.workers.blocking(path.exists):
-                await self._fail(batch, [GONE])
-                return
-            copied = [CopiedInput(sha256=path.name.removesuffix(".jsonl"), bytes=batch.input_bytes)]
-            request = prepare.Request(
-                inputs=(batch.input_file,), output=ctx.blobs.path(output_key(batch.id)),
-                errors=ctx.blobs.path(error_key(batch.id)), tenant=batch.tenant,
-                redirect=self._rules.redirect, cap=self._rules.limit, due_at=batch.due_at, names=self._rules.names,
-            )  # fmt: skip
-            exactly = self._policy.strict and batch.dialect is Dialect.OPENAI
-            rules = replace(self._rules, endpoint=batch.endpoint, endpoint_exactly=exactly)
-            inspection = await prepare.check(ctx, request, copied, rules, None, self._checkers)
-            problems = await ctx.workers.blocking(
-                partial(objections, inspection, path, batch.endpoint, batch.dialect, strict=self._policy.strict)
-            )
-            if not problems and batch.input_blob is not None:
-                size = inspection.requests, inspection.tokens
-                why = await ctx.store.read(lambda tx: self._fits(tx, batch, *size))
-                if why is not None:
-                    problems = [{"code": "quota_exceeded", "message": why, "param": "input_blob", "line": None}]
-            if problems:
-                await self._fail(batch, problems)
-                return
-            run = await prepare.enter(ctx, request, copied, inspection, _digest_of(batch))
-        entered = run
-        await ctx.store.transact(lambda tx: _note_run(tx, batch, entered, ctx.clock.now()))
+        path = ctx.blobs.path(batch.input)
+        if not await ctx.workers.blocking(path.exists):
+            await self._fail(batch, [GONE])
+            return
+        copied = [CopiedInput(sha256=path.name.removesuffix(".jsonl"), bytes=batch.input_bytes)]
+        request = prepare.Request(
+            inputs=(batch.input_file,), output=ctx.blobs.path(output_key(batch.id)),
+            errors=ctx.blobs.path(error_key(batch.id)), tenant=batch.tenant,
+            redirect=self._rules.redirect, cap=self._rules.limit, due_at=batch.due_at, names=self._rules.names,
+        )  # fmt: skip
+        exactly = self._policy.strict and batch.dialect is Dialect.OPENAI
+        rules = replace(self._rules, endpoint=batch.endpoint, endpoint_exactly=exactly)
+        inspection = await prepare.check(ctx, request, copied, rules, None, self._checkers)
+        problems = await ctx.workers.blocking(
+            partial(objections, inspection, path, batch.endpoint, batch.dialect, strict=self._policy.strict)
+        )
+        if not problems and batch.input_blob is not None:
+            size = inspection.requests, inspection.tokens
+            why = await ctx.store.read(lambda tx: self._fits(tx, batch, *size))
+            if why is not None:
+                problems = [{"code": "quota_exceeded", "message": why, "param": "input_blob", "line": None}]
+        if problems:
+            await self._fail(batch, problems)
+            return
+        now = ctx.clock.now()
+        digest = hashlib.sha256(batch.id.encode()).hexdigest()
+        await prepare.enter(ctx, request, copied, inspection, digest, lambda tx, run: _name_run(tx, batch, run, now))
 
     async def _fail(self, batch: ClientBatchRow, problems: list[dict[str, Any]]) -> None:
         now = self._ctx.clock.now()
@@ -409,10 +409,10 @@ class Desk:
             self._fetches[batch.id].cancel()  # nobody needs it any more; the next turn ends the batch
 
         def write(tx: Tx) -> None:
-            run = _run_of(tx, tx.find(ClientBatchRow, id=batch.id)[0])
-            if run is not None:
-                _note_run(tx, batch, run, now)
-                if run.closing is None and not run.state.final:
+            (row,) = tx.find(ClientBatchRow, id=batch.id)
+            if row.run is not None:
+                run = tx.run(row.run)
+                if run is not None and run.closing is None and not run.state.final:
                     tx.update_run(run.id, closing=closing)
             elif batch.id not in self._checks and batch.id not in self._fetches:
                 status = BatchStatus.EXPIRED if closing is EXPIRED else BatchStatus.CANCELLED
@@ -491,22 +491,13 @@ async def open_runs(ctx: Context) -> frozenset[str]:
     return live_runs(ctx) | {run.id for run in unfinished if run.tenant is not None}
 
 
-def _digest_of(batch: ClientBatchRow) -> str:
-    """What the run of a batch is found by."""
-    return hashlib.sha256(batch.id.encode()).hexdigest()
-
-
-def _run_of(tx: Tx, batch: ClientBatchRow) -> RunRow | None:
-    """A batch's run, also one that a process wrote just before it died, and that its row does not name yet."""
-    return tx.run(batch.run) if batch.run is not None else next(iter(tx.runs(digest=_digest_of(batch))), None)
-
-
-def _note_run(tx: Tx, batch: ClientBatchRow, run: RunRow, now: float) -> None:
-    """Write into a batch's row which run is its, once."""
+def _name_run(tx: Tx, batch: ClientBatchRow, run: RunRow, now: float) -> None:
+    """Write into a batch's row which run is its: in the transaction that writes the run, or nobody would ever end it."""
     changes: dict[str, Any] = {"run": run.id, "total": run.requests, "reason": None}
     started = {"status": BatchStatus.IN_PROGRESS, "in_progress_at": now}
-    if not tx.amend(ClientBatchRow, batch.id, {"status": BatchStatus.VALIDATING, "run": None}, **started, **changes):
-        tx.amend(ClientBatchRow, batch.id, {"status": OPEN, "run": None}, **changes)  # cancelled meanwhile
+    named = tx.amend(ClientBatchRow, batch.id, {"status": BatchStatus.VALIDATING}, **started, **changes)
+    named = named or tx.amend(ClientBatchRow, batch.id, {"status": OPEN}, **changes)  # cancelled meanwhile
+    assert named, "a batch does not end while it is checked"
 
 
 def _begun(tx: Tx) -> frozenset[str]:

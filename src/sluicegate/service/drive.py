@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 from sluicegate.core import belief
 from sluicegate.core.admission import HoldBack
 from sluicegate.core.join import Settled
-from sluicegate.core.lifecycle import RunState, Stage
+from sluicegate.core.lifecycle import UNUSED, RunState, Stage
 from sluicegate.core.report import EventKind, Progress, few
 from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope
 from sluicegate.core.watch import Pending, next_look_at
@@ -169,7 +169,7 @@ class Driver:
                 raise state.fatal
             if self._stop.is_set():
                 await self._interrupt("stopped")
-            run, due, refused = await self._glimpse()
+            run, due, unused = await self._glimpse()
             if run is None:
                 raise Interrupted(f"run {self._run_id} is gone from the data folder (sluicegate prune)")
             if run.state is RunState.CANCELLING:
@@ -181,7 +181,7 @@ class Driver:
                 await self._close(run.closing)
             else:
                 await self._settle_missing()
-                await self._admit(live, refused)
+                await self._admit(live, unused)
             if self._joiner.settled == self._run.requests and not self._joiner.complete:
                 await self._report(live, at_once=True)  # the rest of the output is yet to be written
             await self._write()
@@ -191,12 +191,12 @@ class Driver:
             await self._sleep(len(live))
 
     async def _glimpse(self) -> tuple[RunRow | None, float, bool]:
-        """What a turn begins with: the run, when a look is due, and whether refused parts keep files."""
+        """What a turn begins with: the run, when a look is due, and whether parts keep files that may be of no use."""
         now = self._ctx.clock.now()
 
         def read(tx: Tx) -> tuple[RunRow | None, float, bool]:
-            refused = tx.parts(run=self._run_id, stages=frozenset({Stage.REFUSED}))
-            return tx.run(self._run_id), self._look_due(tx, now), any(not part.cleaned for part in refused)
+            unused = any(not part.cleaned for part in tx.parts(run=self._run_id, stages=UNUSED))
+            return tx.run(self._run_id), self._look_due(tx, now), unused
 
         return await self._ctx.store.read(read)
 
@@ -208,7 +208,7 @@ class Driver:
         for key in await closer.settle_waiting(self._ctx, self._work, closing):
             await self._take_in(key)
         await closer.cancel_held(self._ctx, self._run_id, self._state.cancelled)
-        await self._drop_refused_files()
+        await self._drop_unused_files()
 
     async def _settle_missing(self) -> None:
         """A tenant's requests for a deployment that the provider does not have end; its other requests go on."""
@@ -291,7 +291,7 @@ class Driver:
             self._state.wake.set()
             await self._clean(part)
 
-    async def _admit(self, live: frozenset[str], refused: bool) -> None:
+    async def _admit(self, live: frozenset[str], unused: bool) -> None:
         ctx, state, work = self._ctx, self._state, self._work
         for name in dict.fromkeys(work.deployment_of(group) for group in range(len(work.groups))):
             while len(state.submitting) < AHEAD and (most := await self._affordable(name)) != 0:
@@ -304,8 +304,8 @@ class Driver:
                     break
                 state.reasons.pop(name, None)
                 self._start_submit(verdict, fresh=True)
-        if refused:
-            await self._drop_refused_files()
+        if unused:
+            await self._drop_unused_files()
 
     async def _held_back(self, name: str, verdict: HoldBack) -> None:
         before = self._state.reasons.get(name)
@@ -325,21 +325,22 @@ class Driver:
         await self._take_in(key)
         await note(ctx, EventKind.FINDING, message, run=self._run_id, part=part.id, message=message)
 
-    async def _drop_refused_files(self) -> None:
-        """Delete the files of refused parts whose requests have been cut anew."""
+    async def _drop_unused_files(self) -> None:
+        """Delete the files of parts that were withdrawn, and of refused ones whose requests have been cut anew."""
         ctx = self._ctx
 
         def stale(tx: Tx) -> list[PartRow]:
             waits = list(tx.waiting(self._run_id).values())
-            refused = tx.parts(run=self._run_id, stages=frozenset({Stage.REFUSED}))
-            return [
-                part
-                for part in refused
-                if not part.cleaned and sum(len(requests_of(part) & spans) for spans in waits) < part.count
-            ]
+
+            def offered_again(part: PartRow) -> bool:
+                return part.stage is Stage.REFUSED and sum(len(requests_of(part) & s) for s in waits) >= part.count
+
+            unused = tx.parts(run=self._run_id, stages=UNUSED)
+            return [part for part in unused if not part.cleaned and not offered_again(part)]
 
         for part in await ctx.store.transact(stale):
-            self._start_clean(part)
+            if f"submit-{part.id}" not in self._state.submitting:  # it may still read the file
+                self._start_clean(part)
 
     def _start_clean(self, part: PartRow) -> None:
         if self._ctx.clock.now() >= self._state.clean_again_at.get(part.id, 0.0):
@@ -514,6 +515,7 @@ class Driver:
 
         await ctx.store.transact(write)
         record.tell(ctx)
+        await self._drop_unused_files()
         tasks = [task for key, task in self._state.tasks.items() if key.startswith(("clean-", "collect-"))]
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_WAIT_S)

@@ -34,7 +34,7 @@ class Ending:
         self._ctx, self._remote, self._keep_s = ctx, remote, keep_s
 
     async def end(self, batch: ClientBatchRow, run_id: str) -> None:
-        """End a batch whose run is finished: result files, where they go, its last status.
+        """End a batch whose run is finished, unless it has ended: result files, where they go, its last status.
 
         Raises:
             BlobUnavailable: its storage does not answer; the call may be repeated.
@@ -42,7 +42,7 @@ class Ending:
         ctx = self._ctx
         now = ctx.clock.now()
 
-        def finalize(tx: Tx) -> tuple[RunRow, BatchRow]:
+        def finalize(tx: Tx) -> tuple[RunRow, BatchRow] | None:
             run = tx.run(run_id)
             assert run is not None, "a finished run has a row"
             (joined,) = tx.batches(run_id)
@@ -51,10 +51,12 @@ class Ending:
             changes["finalizing_at"] = now if row.finalizing_at is None else row.finalizing_at
             if run.closing is None:
                 changes["status"] = BatchStatus.FINALIZING
-            tx.amend(ClientBatchRow, batch.id, **changes)
-            return run, joined
+            return (run, joined) if tx.amend(ClientBatchRow, batch.id, {"status": OPEN}, **changes) else None
 
-        run, joined = await ctx.store.transact(finalize)
+        found = await ctx.store.transact(finalize)
+        if found is None:
+            return
+        run, joined = found
         status, problems = await self._end_of(run, joined)
         output = errors = None
         if status is not BatchStatus.FAILED:

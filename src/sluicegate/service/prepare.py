@@ -215,9 +215,14 @@ def _good(flags: Sequence[int]) -> bool:
 
 
 async def enter(
-    ctx: Context, request: Request, copied: Sequence[CopiedInput], inspection: Inspection, digest: str
-) -> RunRow:
-    """Write a new run into the rows, indexes first, then one transaction; or give the run that came before it."""
+    ctx: Context, request: Request, copied: Sequence[CopiedInput], inspection: Inspection, digest: str,
+    also: Callable[[Tx, RunRow], None] | None = None,
+) -> RunRow:  # fmt: skip
+    """Write a new run into the rows, indexes first, then one transaction; or give the run that came before it.
+
+    Args:
+        also: What else that transaction writes.
+    """
     now = ctx.clock.now()
     run_id = ctx.ids.new("run")
     groups: list[Group] = []
@@ -263,6 +268,8 @@ async def enter(
             tx.set_waiting(run.id, group, 0, spans)
         if run.tenant is not None:  # it may wait a while until it is driven, and quota rows count what waits
             _demand(tx, ctx, work, good, now)
+        if also is not None:
+            also(tx, run)
         return run
 
     return await ctx.store.transact(write)

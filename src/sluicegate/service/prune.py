@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from sluicegate.core import join
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.rows import BatchRow, PartRow, RunRow
-from sluicegate.core.tenancy import ClientBatchRow, FileRow
+from sluicegate.core.tenancy import OPEN, ClientBatchRow, FileRow
 from sluicegate.ports import Tx
 from sluicegate.service import collector
 from sluicegate.service.context import Context
 from sluicegate.service.drive import BAD, lock_name
 
+GRACE_S: Final = 7 * 86_400.0
+"""So much longer a run is kept whose files the provider does not delete; then its rows and content go without them."""
+
 
 async def prune(ctx: Context, *, keep_s: float, dry_run: bool, tenants: bool = False) -> dict[str, Any]:
     """Forget runs that finished more than ``keep_s`` seconds ago; their result files stay where the person put them.
 
-    A run is left alone while a process has it, and while it has files at another address than the context's.
+    A run is left alone while a process has it, while a client's batch waits for its results, and while it has files at
+    another address than the context's, or such as cannot be deleted now.
 
     Args:
         tenants: The runs of the gateway's tenants, else those of ``sluicegate run``.
 
     Returns:
-        ``{"runs": [ids], "bytes": freed, "provider_files": deleted, "elsewhere": {resource: runs left alone}}``; with
-        ``dry_run`` what would be.
+        ``{"runs": [ids], "bytes": freed, "provider_files": deleted, "elsewhere": {resource: runs left alone},
+        "failed": runs whose files the provider did not delete}``; with ``dry_run`` what would be.
     """
     before = ctx.clock.now() - keep_s
 
-    def is_due(run: RunRow | None) -> bool:
+    def is_due(run: RunRow, waited_for: frozenset[str | None]) -> bool:
         return (
-            run is not None
-            and run.state.final
+            run.state.final
+            and run.id not in waited_for
             and (run.tenant is not None) == tenants
             and run.finished_at is not None
             and run.finished_at <= before
         )
 
-    due = await ctx.store.transact(lambda tx: [run for run in tx.runs() if is_due(run)])
-    done: dict[str, Any] = {"runs": [], "bytes": 0, "provider_files": 0, "elsewhere": {}}
+    def all_due(tx: Tx) -> list[RunRow]:
+        waited_for = _waited_for(tx)
+        return [run for run in tx.runs() if is_due(run, waited_for)]
+
+    def still(tx: Tx, id_: str) -> list[PartRow] | None:
+        run = tx.run(id_)
+        return tx.parts(run=id_) if run is not None and is_due(run, _waited_for(tx)) else None
+
+    due = await ctx.store.transact(all_due)
+    done: dict[str, Any] = {"runs": [], "bytes": 0, "provider_files": 0, "elsewhere": {}, "failed": 0}
     for run in due:
         name = lock_name(run.id)
         if not ctx.lock.is_free(name) or not ctx.lock.acquire(name):
             continue
         try:
             # Whoever takes it up again needs the lock for that, so what is read now holds until the lock is given back.
-            fresh, parts = await ctx.store.transact(lambda tx, r=run: (tx.run(r.id), tx.parts(run=r.id)))  # type: ignore[misc]
-            if is_due(fresh):
-                await _prune_one(ctx, run, parts, done, dry_run=dry_run)
+            parts = await ctx.store.transact(partial(still, id_=run.id))
+            if parts is not None:
+                await _prune_one(ctx, run, parts, done, before, dry_run=dry_run)
         finally:
             ctx.lock.release(name)
     if not dry_run:
@@ -55,18 +68,36 @@ async def prune(ctx: Context, *, keep_s: float, dry_run: bool, tenants: bool = F
     return done
 
 
-async def _prune_one(ctx: Context, run: RunRow, parts: list[PartRow], done: dict[str, Any], *, dry_run: bool) -> None:
+def _waited_for(tx: Tx) -> frozenset[str | None]:
+    """Runs whose results a client's batch has not got yet, though they may be finished for long: storage did not answer."""
+    return frozenset(batch.run for batch in tx.find(ClientBatchRow, status=OPEN))
+
+
+async def _prune_one(
+    ctx: Context, run: RunRow, parts: list[PartRow], done: dict[str, Any], before: float, *, dry_run: bool
+) -> None:  # fmt: skip
     kept = [part for part in parts if not part.cleaned]
-    files = sum(1 for part in kept for f in (part.file_id, part.output_file_id, part.error_file_id) if f)
+    over = run.finished_at is not None and run.finished_at <= before - GRACE_S
+    files = sum(map(_files, kept))
     if files and run.resource != ctx.backend.resource:
         done["elsewhere"][run.resource] = done["elsewhere"].get(run.resource, 0) + 1
         return
-    if not dry_run:
-        for part in kept:
-            await collector.clean(ctx, part, keep=False)
+    if files and done["failed"] and not over:  # it does not answer: one call is enough to find that out
+        done["failed"] += 1
+        return
+    for part in kept:
+        if dry_run or await collector.clean(ctx, part, keep=False):
+            done["provider_files"] += _files(part)
+        elif not over:
+            done["failed"] += 1
+            return
     done["bytes"] += await forget_run(ctx, run, dry_run=dry_run)
-    done["provider_files"] += files
     done["runs"].append(run.id)
+
+
+def _files(part: PartRow) -> int:
+    """How many files a part has at the provider."""
+    return sum(file is not None for file in (part.file_id, part.output_file_id, part.error_file_id))
 
 
 async def forget_run(ctx: Context, run: RunRow, *, dry_run: bool = False) -> int:

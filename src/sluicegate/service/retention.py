@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from sluicegate.core import join
@@ -30,7 +31,7 @@ BEGUN: Final = ("upload_", "lines_")
 PART_SUFFIX: Final = ".upload"
 """Names in ``inputs`` of what is being received, and of parts of uploads."""
 
-LITTERED: Final = ("inputs", "indexes", "parts", "results", "files")
+LITTERED: Final = ("inputs", "indexes", "parts", "results", "files", "foreign")
 
 
 async def drop_parts(ctx: Context, upload: str) -> None:
@@ -100,6 +101,7 @@ class Retention:
         ctx = self._ctx
         for upload in await ctx.store.transact(lambda tx: tx.find(UploadRow)):
             if ctx.clock.now() >= upload.created_at + UPLOAD_S:
+                await ctx.store.transact(partial(_expire, id_=upload.id))
                 await drop_parts(ctx, upload.id)
                 await ctx.store.transact(lambda tx, id_=upload.id: tx.remove(UploadRow, id_))  # type: ignore[misc]
 
@@ -166,6 +168,11 @@ async def _drop_unnamed(ctx: Context, keys: set[str]) -> None:
 
     if keys:
         await ctx.store.transact(drop)
+
+
+def _expire(tx: Tx, id_: str) -> None:
+    """No part is added any more, however long it was on its way."""
+    tx.amend(UploadRow, id_, {"status": "pending"}, status="expired")
 
 
 def _may_idle(file: FileRow, before: float) -> bool:

@@ -238,8 +238,14 @@ async def find(store: Store, id_: str) -> tuple[RunRow | None, list[PartRow]]:
 
 
 async def cancel(ctx: Context, id_: str) -> dict[str, Any]:
-    """Cancel what is at the provider for a run or part; results that exist are still collected by the next start."""
+    """Cancel what is at the provider for a run or part; results that exist are still collected by the next start.
+
+    Raises:
+        UsageError: it is a run of the gateway's, or at another address.
+    """
     run, parts = await find(ctx.store, id_)
+    if run is not None:
+        _not_the_gateways(run, "cancel that with the gateway's POST /v1/batches/{id}/cancel")
     cancelled, ended = [], []
     held = [part for part in parts if part.stage is Stage.HELD and part.provider_batch is not None]
     for part in held:
@@ -258,17 +264,36 @@ async def cancel(ctx: Context, id_: str) -> dict[str, Any]:
             cancelled.append(part.provider_batch)
             await note(ctx, EventKind.STATUS, f"{part.provider_batch} is cancelled by hand", run=part.run, part=part.id,
                        provider_batch=part.provider_batch, status="cancelling")  # fmt: skip
-    if run is not None and not run.state.final and not ctx.lock.is_free(lock_name(run.id)):
-        await ctx.store.transact(lambda tx: tx.update_run(run.id, state=RunState.CANCELLING))
+    if run is not None and not ctx.lock.is_free(lock_name(run.id)):
+        await ctx.store.transact(lambda tx: _ask_to_stop(tx, run.id))
     return {"id": id_, "cancelled": cancelled, "ended_already": ended}
 
 
+def _ask_to_stop(tx: Tx, run_id: str) -> None:
+    """Its driver finds that out in its next turn, unless the run has finished meanwhile."""
+    run = tx.run(run_id)
+    if run is not None and not run.state.final:
+        tx.update_run(run_id, state=RunState.CANCELLING)
+
+
+def _not_the_gateways(run: RunRow, remedy: str) -> None:
+    if run.tenant is not None:
+        raise UsageError(
+            f"run {run.id} belongs to a batch of the gateway's tenant {run.tenant!r}, so nothing was done; {remedy}"
+        )
+
+
 async def salvage(ctx: Context, id_: str) -> dict[str, Any]:
-    """Let requests that ended in the error file for a passing reason wait again, whatever ``--attempts`` says."""
+    """Let requests that ended in the error file for a passing reason wait again, whatever ``--attempts`` says.
+
+    Raises:
+        UsageError: it is a run of the gateway's, or one that a process has.
+    """
     run, parts = await find(ctx.store, id_)
     if run is None:
         run = await ctx.store.transact(lambda tx: tx.run(parts[0].run))
     assert run is not None, "a part belongs to a run"
+    _not_the_gateways(run, "what failed in an ended batch goes again in a new batch")
     if not ctx.lock.acquire(lock_name(run.id)):
         raise UsageError(f"run {run.id} is being driven by a live process; stop it first, then salvage")
     try:
