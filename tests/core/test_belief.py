@@ -146,6 +146,21 @@ def test_a_part_that_would_fit_beside_all_that_ended_lately_disproves_no_release
     assert accept(small, 2_001, over + 2.0 + lag, returned=58_000).release_lag_s == 0.0
 
 
+def test_a_search_that_stands_still_is_ended_by_a_probe_of_the_whole_limit() -> None:
+    """Found by the simulation (seed 650236): parts of one request never reached the ceiling, for twenty lives of a batch."""
+    others = Belief(known=500_000, known_source="refusal", refused_at=100.0, floor=133, ceiling=400, soft=200,
+                    pace=b.Pace(hold_s=40.0))  # fmt: skip
+    due = 100.0 + 2 * 3 * 40.0
+    assert b.allowance(others, None, due - 1.0).limit == 200
+    probe = b.allowance(others, None, due)
+    assert (probe.limit, probe.proven, probe.searching) == (500_000, 133, True)
+
+    let_in = accept(others, 3_000, due + 1.0, probing=True)
+    assert b.allowance(let_in, None, due + 2.0).limit == 500_000
+    again = refuse(others, due + 1.0, 3_000, 500_000, offered_at=due, probing=True)
+    assert again.floor == 133 and b.allowance(again, None, due + 2.0).limit in range(134, 3_000)
+
+
 def test_a_probe_is_made_only_after_calm_and_its_refusal_makes_the_next_one_rarer() -> None:
     """Growing back is careful: three lives of a batch without a refusal, then longer."""
     known = refuse(Belief(), 100.0, 90_000, 60_000)

@@ -34,6 +34,9 @@ GROWTH: Final = 1.5
 PROBE_AFTER_HOLDS: Final = 3.0
 """A probe is made when nothing was refused for this many times the usual life of a batch."""
 
+SEARCHED_FOR: Final = 2.0
+"""By how much later a probe is due while a search is on. Parts that are small against what is searched never reach it."""
+
 BUSY: Final = 0.8
 """From this share of looks with answers on, the service is what holds work up, and a higher limit would bring little."""
 
@@ -195,6 +198,8 @@ def allowance(belief: Belief, cap: int | None, now: float) -> Allowance:
     if _probe_due(belief, now):
         if soft is not None:
             soft = max(round(belief.floor * PROBE_BEYOND), belief.ceiling or 0, soft)
+            if _search_is_on(belief):
+                soft = max(soft, known or 0)  # it stands still: what was refused long ago says nothing any more
             searching = True
         elif known is not None and belief.known_source == "refusal" and (cap is None or cap > known):
             known = round(known * belief.reach)
@@ -216,17 +221,22 @@ def allowance(belief: Belief, cap: int | None, now: float) -> Allowance:
     )
 
 
+def _search_is_on(belief: Belief) -> bool:
+    """Whether what was accepted and what was refused under a soft limit are still apart."""
+    return belief.ceiling is None or belief.ceiling > belief.floor * SEARCH_ENDS_AT
+
+
 def _probe_due(belief: Belief, now: float) -> bool:
     if not belief.refused_at:
         return False
     if belief.soft is None and (belief.known_source != "refusal" or belief.headers_seen):
         return False
-    if belief.soft is not None and (belief.ceiling is None or belief.ceiling > belief.floor * SEARCH_ENDS_AT):
-        return False  # the search is still on; it needs no probe
     since = max(belief.refused_at, belief.known_at if belief.soft is None else 0.0)
     holds = PROBE_AFTER_HOLDS * belief.probe_backoff
     if belief.soft is None and belief.pace.served > BUSY:
         holds *= PATIENCE
+    if belief.soft is not None and _search_is_on(belief):
+        holds *= SEARCHED_FOR  # it needs a probe only where it does not get on
     return now - since >= holds * (belief.pace.hold_s or CALM_START_S)
 
 
