@@ -93,7 +93,7 @@ class Books:
             return
         paired = {identity for twins in self.twins() for batch in twins for identity in batch.facts.identity}
         damaged = {
-            identity for batch in self._ours() if self._damaged(batch) for identity in batch.facts.identity
+            identity for batch in self._ours() if self.damaged(batch) for identity in batch.facts.identity
         }  # fmt: skip
         for _, identity in self._twice:
             if identity not in paired and identity not in damaged:
@@ -101,7 +101,7 @@ class Books:
             self.excepted["executed twice" if identity in paired else "executed again after damage"] += 1
         self._twice.clear()
 
-    def _damaged(self, batch: Batch) -> bool:
+    def damaged(self, batch: Batch) -> bool:
         """Whether downloads of it may have been damaged alike, so that nobody can tell that from what the provider has."""
         if self._damage_unknown:
             return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -51,7 +51,7 @@ class Past:
 
     Attributes:
         sent: Batches that had it and were not refused for want of tokens.
-        answered: A result line of status 200 was there to be fetched; ``filtered``: one of a content filter.
+        answered: A result line of status 200 was there to be fetched whole; ``filtered``: one of a content filter.
         swapped: An answer went out under another's id because the provider swapped two.
     """
 
@@ -61,20 +61,21 @@ class Past:
     swapped: bool = False
 
 
-def pasts(model: Model, folder: Path, ours: Iterable[str]) -> dict[str, Past]:
+def pasts(model: Model, folder: Path, ours: Iterable[str], damaged: Callable[[Batch], bool]) -> dict[str, Past]:
     """What became of each custom_id, by the provider's own books.
 
     Args:
         folder: Where the provider keeps input files. ``ours``: ids of the batches that our rows named.
+        damaged: Whether a batch's downloads may have been damaged alike, so that nobody can tell what was answered.
     """
     found: dict[str, Past] = {}
     for batch, ids in _sent(model, folder, ours):
         for id_ in ids:
             found.setdefault(id_, Past()).sent += 1
-        others = swapped(batch)
+        others, unclear = swapped(batch), damaged(batch)
         for i in range(batch.executed):
             past, fate = found[ids[others.get(i, i)]], batch.fates.get(i)
-            past.answered |= fate in GOOD
+            past.answered |= fate in GOOD and not unclear
             past.filtered |= fate == "content_filter"
             past.swapped |= i in others
     return found

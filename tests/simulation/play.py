@@ -397,7 +397,7 @@ class _Play:
 
     def past(self) -> dict[str, judge.Past]:
         """What became of each request, by the provider's books."""
-        return judge.pasts(self.world.model, self.folder / "provider", self.trace.held)
+        return judge.pasts(self.world.model, self.folder / "provider", self.trace.held, self.books.damaged)
 
     @staticmethod
     def lines_of(path: Path) -> list[str]:
