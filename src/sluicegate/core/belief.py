@@ -298,17 +298,13 @@ def _rescaled(belief: Belief, scale: float) -> Belief:
     return msgspec.structs.replace(belief, floor=round(belief.floor * scale), ceiling=ceiling, soft=soft)
 
 
-def accepted(
-    belief: Belief, now: float, *, fill: int, proven: int, offered_at: float, returned: int, probing: bool
-) -> Belief:  # fmt: skip
+def accepted(belief: Belief, now: float, *, fill: int, proven: int, offered_at: float, probing: bool) -> Belief:
     """A part has passed validation.
 
     Args:
         fill: What counted by our books when it was offered, itself included. Ceilings are known in the same measure.
         proven: What was held all the time from its create until now, by it and by what was there before it: a late
             check sees only that, so what ended meanwhile proves nothing. Only this can disprove a number.
-        returned: The tokens of ours that ended shortly before it was cut, as in :func:`refused`: what would have fitted
-            though all of them counted on disproves no release lag.
     """
     known, source, soft, ceiling = belief.known, belief.known_source, belief.soft, belief.ceiling
     # Under a known number a soft limit means that others hold something unseen, which comes and goes: like is compared
@@ -336,13 +332,11 @@ def accepted(
     if soft is not None and known is not None and soft >= known:
         soft, ceiling = None, None
     tried = belief.release_lag_s > 0.0 and offered_at >= belief.lag_until
-    disproved = tried and fill + returned > (belief.known or 0)
     # What a probe has to beat: a floor that a release lag has reset is not news when it is reached again.
     beaten = max(belief.floor, (belief.known or 0) if belief.soft is None else 0)
     return msgspec.structs.replace(
         belief,
-        release_lag_s=0.0 if disproved else belief.release_lag_s,
-        lag_until=now + belief.release_lag_s if tried and not disproved else belief.lag_until,
+        release_lag_s=0.0 if tried else belief.release_lag_s,
         floor=floor,
         known=known,
         known_source=source,
@@ -351,8 +345,8 @@ def accepted(
         refused_in_a_row=0,
         probed_at=now if probing else belief.probed_at,
         # A lag that one part has disproved is doubted at the next release as at the very first one.
-        released_at=now if disproved else belief.released_at,
-        reuse_proven=not disproved and (belief.reuse_proven or (not tried and 0.0 < belief.released_at < offered_at)),
+        released_at=now if tried else belief.released_at,
+        reuse_proven=not tried and (belief.reuse_proven or 0.0 < belief.released_at < offered_at),
         probe_backoff=1.0 if belief.refused_at and proven > beaten else belief.probe_backoff,
         reach=min(REACH_MOST, belief.reach * GROWTH) if probing and known is not None else belief.reach,
         requests=msgspec.structs.replace(belief.requests, in_a_row=0),

@@ -275,18 +275,14 @@ def _tokens_refused(
     tx: Tx, part: PartRow, row: DeploymentRow, before: belief.Belief, limit: int | None, now: float, *, crowded: bool
 ) -> belief.Belief:
     offered_at = part.intent_at or now
-    left = left_lately(tx, row, before, now)
+    hold_s = before.pace.hold_s or 60.0
+    left = tx.left_since(row.id, now - 4 * hold_s)
     return belief.refused(
         before, now, offered_at=offered_at, fill=part.fill, others=part.fill - part.charge, limit=limit,
         freed=min((now - p.left_at for p in left if p.left_at is not None), default=None),
         returned=sum(p.charge for p in left), probing=part.probing,
         crowded=crowded or any(f.seen_at >= offered_at for f in tx.foreign(row.resource) if f.deployment in (row.name, "*")),
     )  # fmt: skip
-
-
-def left_lately(tx: Tx, row: DeploymentRow, known: belief.Belief, at: float) -> list[PartRow]:
-    """Parts whose end was seen shortly before: a provider that frees tokens late may still have counted them then."""
-    return tx.left_since(row.id, at - 4 * (known.pace.hold_s or 60.0))
 
 
 def _requests_refused(

@@ -22,7 +22,7 @@ from sluicegate.errors import AuthenticationFailed, BackendError, Conflict, NotF
 from sluicegate.ports import Tx
 from sluicegate.service import foreign, scheduler
 from sluicegate.service.context import Context, Record, note
-from sluicegate.service.submitter import cancel_twin, deployment_of, left_lately, refuse_in, say_learned
+from sluicegate.service.submitter import cancel_twin, deployment_of, refuse_in, say_learned
 
 HISTORY_S: Final = 8 * 86_400.0
 """The first look reads the list back this far: what is older has ended (both providers' window is 24 h)."""
@@ -206,7 +206,7 @@ def _observe(
         held_at = part.held_at or now
         after = belief.accepted(
             before, now, fill=part.fill, proven=_fill_proven(tx, ctx, row, before, part, now), offered_at=held_at,
-            returned=_returned(tx, row, before, part), probing=part.probing,
+            probing=part.probing,
         )  # fmt: skip
         after = belief.validated(after, now - held_at)
         tx.update_deployment(row.id, belief=belief.dump(after))
@@ -234,16 +234,6 @@ def _fill_proven(tx: Tx, ctx: Context, row: DeploymentRow, known: belief.Belief,
         p.charge for p in stands.parts if p.stage is Stage.HELD and (p.held_at or now) <= (part.held_at or now)
     )
     return min(part.fill, before + stands.foreign)
-
-
-def _returned(tx: Tx, row: DeploymentRow, known: belief.Belief, part: PartRow) -> int:
-    """What had ended shortly before a part was cut; asked only where it matters."""
-    if not known.release_lag_s:
-        return 0
-    return sum(
-        p.charge for p in left_lately(tx, row, known, part.held_at or part.created_at)
-        if p.left_at is not None and p.left_at <= part.created_at
-    )  # fmt: skip
 
 
 def _end(tx: Tx, record: Record, part: PartRow, batch: ProviderBatch, now: float, changes: dict[str, object]) -> None:
