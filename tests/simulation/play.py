@@ -260,7 +260,11 @@ class _Play:
         refused = sum(model.refusals.values())
         refusing = sum(kind in ("count", "release_late", "release_never") for _, kind in plan.batches)
         surprises = (
-            len(plan.others) + 2 * len(plan.changes) + refusing + 2 * (plan.lag_s > 0) + (plan.told != "exact")
+            len(plan.others)
+            + 2 * len(plan.changes)
+            + refusing
+            + 2 * (plan.lag_s > 0)
+            + (plan.told != "exact")
             + plan.twins
         )
         if refused > (REFUSALS_USUAL + REFUSALS_EACH * surprises if surprises else 0):
