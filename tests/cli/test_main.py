@@ -305,7 +305,9 @@ def test_batches_list_salvage_forget_and_prune_speak(library: Library, capsys: p
     library.answers("batches_list_async", [row])
     library.answers("batches_salvage_async", {"id": RUN, "waiting_again": 2, "next": "run the same command again"})
     library.answers("batches_forget_async", {"id": RUN, "forgotten": ["batch_1"]})
-    library.answers("prune_async", {"runs": [RUN], "bytes": 1_500_000, "provider_files": 2})
+    library.answers(
+        "prune_async", {"runs": [RUN], "bytes": 1_500_000, "provider_files": 2, "elsewhere": {}, "failed": 1}
+    )
 
     said = ""
     for words in (["batches", "list"], ["batches", "salvage", RUN], ["batches", "forget", RUN], ["prune", "--dry-run"]):
@@ -315,6 +317,7 @@ def test_batches_list_salvage_forget_and_prune_speak(library: Library, capsys: p
     assert "2 requests of" in said
     assert "gave up batch_1" in said
     assert "would remove 1 run, 1.5 MB in the data folder, 2 files at the provider" in said
+    assert "left 1 run with files that the provider does not delete now: try again later" in said
     assert library.calls[-1][2]["keep_days"] == 7.0
 
 

@@ -44,7 +44,7 @@ def prune(
         f"{some(int(done['provider_files']), 'file')} at the provider"
     )
     output.print_lines([f"would remove {said}" if dry_run else f"removed {said}"])
-    for resource, number in done.get("elsewhere", {}).items():
+    for resource, number in done["elsewhere"].items():
         left = f"left {some(number, 'run')} with files at {safe(resource)}"
         output.print_lines([f"{left}: give that address (--base-url or --azure-endpoint) to remove them too"])
     if done["failed"]:
