@@ -95,6 +95,16 @@ def test_a_refusal_below_a_fill_that_was_accepted_suggests_late_release() -> Non
     assert b.allowance(late, None, 104.0).limit == 60_000
 
 
+def test_a_release_lag_is_not_taken_for_lives_of_batches_that_live_long() -> None:
+    """Found by the simulation (seed 662589): tokens freed 5 s late were counted for 40 minutes, six times over."""
+    proven = accept(Belief(known=60_000, known_source="header"), 60_000, 0.0)
+    ended = b.batch_ended(proven, 10_000.0, hold_s=3_600.0, tokens=5_000, overlap=3.0)
+
+    late = refuse(ended, 10_003.0, 59_000, 60_000, freed=1.0, returned=5_000)
+    later = refuse(late, 10_070.0, 59_000, 60_000, freed=30.0, returned=5_000)
+    assert (late.release_lag_s, later.release_lag_s) == (60.0, 180.0)
+
+
 def test_a_refusal_of_what_would_fit_beside_all_that_ended_lately_is_no_late_release() -> None:
     """Found by the simulation (seeds 50435, 60692): others in no list held everything, and each part waited for a lag."""
     ended = b.batch_ended(Belief(), 100.0, hold_s=10.0, tokens=5_000, overlap=3.0)

@@ -46,6 +46,10 @@ PATIENCE: Final = 20.0
 FACTOR_LEAST, FACTOR_MOST = 0.5, 4.0
 """Calibration factors outside are not believed: they are another unit, not a count of the same thing."""
 
+LAG_GUESSED_MOST_S: Final = 60.0
+"""A release lag is first taken for four lives of a batch, or for so long: batches may live for hours, and a lag does not
+grow with them. Each refusal in spite of it makes it three times as long."""
+
 LAG_PATIENCE: Final = 6.0
 """For how many lags a release lag is believed before one part tries without it; doubled each time it comes back."""
 
@@ -430,7 +434,8 @@ def refused(
         and (tried or belief.release_lag_s < 6 * hold)
     ):
         # Accepted before at this fill, and something of ours ended lately: the provider frees late (F§4.2).
-        lag = belief.release_lag_s if tried else max(3 * freed, 4 * hold, 3 * belief.release_lag_s)
+        longer = max(3 * freed, min(4 * hold, LAG_GUESSED_MOST_S), 3 * belief.release_lag_s)
+        lag = belief.release_lag_s if tried else longer
         patience = belief.lag_patience * (2.0 if tried else 1.0)
         return msgspec.structs.replace(
             belief, release_lag_s=lag, lag_until=now + patience * lag, lag_patience=patience, floor=0,
