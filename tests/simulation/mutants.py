@@ -164,8 +164,12 @@ def _patch(target: Any, name: str, value: Any) -> Callable[[], AbstractContextMa
     return lambda: mock.patch.object(target, name, value)
 
 
-async def _enter_anew(ctx: Any, request: Any, copied: Any, inspection: Any, digest: str) -> Any:
-    return await _enter(ctx, request, copied, inspection, digest if request.tenant is None else ctx.ids.new("digest"))
+async def _name_later(ctx: Any, request: Any, copied: Any, inspection: Any, digest: str, also: Any = None) -> Any:
+    """And it is not found again."""
+    run = await _enter(ctx, request, copied, inspection, digest if also is None else ctx.ids.new("digest"))
+    if also is not None:
+        await ctx.store.transact(lambda tx: also(tx, run))
+    return run
 
 
 def _end_at_once(tx: Any, kind: Any, key: str, /, given: Any = None, **changes: Any) -> bool:
@@ -191,7 +195,7 @@ MUTANTS: Final = {
     "the run's lock ignored": _patch(Locks, "acquire", lambda self, name: True),
     "the gateway makes two batches of a repeated create": _patch(batches, "_known", lambda *args: None),
     "the gateway shows a tenant another's batches": _patch(Caller, "sees", property(lambda self: {})),
-    "the gateway enters a batch anew after a crash": _patch(prepare, "enter", _enter_anew),
+    "the gateway writes a run and names it later": _patch(prepare, "enter", _name_later),
     "the gateway ends a batch without its output": _patch(SqlTx, "amend", _end_at_once),
     "every answer goes to the error file": _patch(output.Joiner, "add", _all_failed),
     "passing failures are never sent again": _patch(collector, "match", lambda task: _match(replace(task, attempts=1))),
