@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,23 @@ async def test_a_batch_that_ended_during_a_turn_is_not_driven_once_more(
     await desk._turn()
 
     assert desk._drives == {}
+
+
+async def test_a_run_that_an_older_gateway_wrote_and_did_not_name_is_found(ctx: Context) -> None:
+    """It died between two transactions that are one now: the batch is not checked for ever."""
+    batch = row("batch_1", run=None, status=BatchStatus.VALIDATING)
+    digest = hashlib.sha256(b"batch_1").hexdigest()
+    run = replace(RUN, tenant="a", digest=digest, resource=ctx.backend.resource)
+    await ctx.store.transact(lambda tx: tx.insert(run, batch))
+    ctx.blobs.path(batch.input).write_text(
+        '{"custom_id":"1","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}}\n'
+    )
+    desk = Desk(ctx, CheckRules(dialect=Dialect.AZURE), DeskPolicy())
+    await desk._check(batch)
+
+    (named,) = await ctx.store.read(lambda tx: tx.find(ClientBatchRow))
+    assert (named.run, named.status, named.errors) == ("run_1", BatchStatus.IN_PROGRESS, None)
+    assert [one.id for one in await ctx.store.read(lambda tx: tx.runs())] == ["run_1"]
 
 
 async def test_an_end_that_comes_twice_changes_nothing(ctx: Context) -> None:

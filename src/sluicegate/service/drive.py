@@ -339,7 +339,7 @@ class Driver:
             return [part for part in unused if not part.cleaned and not offered_again(part)]
 
         for part in await ctx.store.transact(stale):
-            if f"submit-{part.id}" not in self._state.submitting:  # it may still read the file
+            if _submit_key(part) not in self._state.submitting:  # it may still read the file
                 self._start_clean(part)
 
     def _start_clean(self, part: PartRow) -> None:
@@ -450,7 +450,7 @@ class Driver:
         state.wake.set()
 
     def _start_submit(self, part: PartRow, *, fresh: bool) -> None:
-        key = f"submit-{part.id}"
+        key = _submit_key(part)
         self._state.submitting.add(key)
         self._start(key, self._submit(part, fresh=fresh))
 
@@ -524,6 +524,11 @@ class Driver:
 def live_runs(ctx: Context) -> frozenset[str]:
     """Runs that living processes drive, by their locks: few, however many wait."""
     return frozenset(name.removeprefix(LOCK) for name in ctx.lock.taken() if name.startswith(LOCK))
+
+
+def _submit_key(part: PartRow) -> str:
+    """What the task that submits a part goes by."""
+    return f"submit-{part.id}"
 
 
 def _pending(part: PartRow, now: float) -> Pending:

@@ -221,7 +221,7 @@ async def enter(
     """Write a new run into the rows, indexes first, then one transaction; or give the run that came before it.
 
     Args:
-        also: What else that transaction writes.
+        also: What else that transaction writes of the run, new or not.
     """
     now = ctx.clock.now()
     run_id = ctx.ids.new("run")
@@ -261,6 +261,8 @@ async def enter(
             if other.resource == run.resource:
                 for key in own:
                     ctx.blobs.path(key).unlink(missing_ok=True)
+                if also is not None:
+                    also(tx, other)
                 return other
         _name_copies(ctx, copied)
         tx.insert(run, *batches)

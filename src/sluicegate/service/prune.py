@@ -33,24 +33,21 @@ async def prune(ctx: Context, *, keep_s: float, dry_run: bool, tenants: bool = F
     """
     before = ctx.clock.now() - keep_s
 
-    def is_due(run: RunRow, waited_for: frozenset[str | None]) -> bool:
+    def is_due(tx: Tx, run: RunRow) -> bool:
         return (
             run.state.final
-            and run.id not in waited_for
             and (run.tenant is not None) == tenants
             and run.finished_at is not None
             and run.finished_at <= before
+            # A client's batch may not have got its results yet, though the run is finished for long: storage did not answer.
+            and not (tenants and tx.find(ClientBatchRow, run=run.id, status=OPEN))
         )
-
-    def all_due(tx: Tx) -> list[RunRow]:
-        waited_for = _waited_for(tx)
-        return [run for run in tx.runs() if is_due(run, waited_for)]
 
     def still(tx: Tx, id_: str) -> list[PartRow] | None:
         run = tx.run(id_)
-        return tx.parts(run=id_) if run is not None and is_due(run, _waited_for(tx)) else None
+        return tx.parts(run=id_) if run is not None and is_due(tx, run) else None
 
-    due = await ctx.store.transact(all_due)
+    due = await ctx.store.transact(lambda tx: [run for run in tx.runs() if is_due(tx, run)])
     done: dict[str, Any] = {"runs": [], "bytes": 0, "provider_files": 0, "elsewhere": {}, "failed": 0}
     for run in due:
         name = lock_name(run.id)
@@ -66,11 +63,6 @@ async def prune(ctx: Context, *, keep_s: float, dry_run: bool, tenants: bool = F
     if not dry_run:
         await ctx.store.transact(lambda tx: tx.forget_events(before))
     return done
-
-
-def _waited_for(tx: Tx) -> frozenset[str | None]:
-    """Runs whose results a client's batch has not got yet, though they may be finished for long: storage did not answer."""
-    return frozenset(batch.run for batch in tx.find(ClientBatchRow, status=OPEN))
 
 
 async def _prune_one(
