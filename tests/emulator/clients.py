@@ -2,9 +2,13 @@
 
 import io
 import json
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import openai
@@ -12,6 +16,15 @@ import openai
 from sluicegate.testing import RunningEmulator
 
 AZURE_VERSION = "2024-10-21"
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server in a thread."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def line(custom_id: str, text: str = "hello", url: str = "/v1/chat/completions", **body: Any) -> bytes:

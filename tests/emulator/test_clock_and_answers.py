@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from sluicegate.emulator.answers import answers_of
 from sluicegate.errors import UsageError
 from sluicegate.testing import RunningEmulator, emulator, local_emulator
-from tests.emulator.clients import create, line, plain, upload
+from tests.emulator.clients import create, line, plain, serving, upload
 
 
 def test_a_clock_by_hand_stands_still_and_moves_all_fields(batch_emulator: RunningEmulator) -> None:
@@ -276,10 +276,8 @@ class _Model(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def model_server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Model) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
+    with serving(_Model) as url:
+        yield f"{url}/v1"
 
 
 @pytest.mark.parametrize("clock", ["hand", "real"])

@@ -3,19 +3,18 @@
 import hashlib
 import io
 import json
-import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import openai
 import pytest
 
 from sluicegate.testing import RunningEmulator, local_emulator
-from tests.emulator.clients import AZURE_VERSION, azure, call, create, line, plain, upload
+from tests.emulator.clients import AZURE_VERSION, azure, call, create, line, plain, serving, upload
 
 # -- uploads in parts --------------------------------------------------------------------------------------------------
 
@@ -242,10 +241,8 @@ class _OneFile(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _OneFile) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(_OneFile) as url:
+        yield url
 
 
 def test_azure_imports_a_file_from_a_url(batch_emulator: RunningEmulator, web: str) -> None:

@@ -9,15 +9,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from pydantic import SecretStr
 
+from sluicegate.service.context import Context
+from sluicegate.settings import Settings
 from sluicegate.testing import emulator
+from sluicegate.wiring import context
 
 
 @dataclass
@@ -129,3 +133,12 @@ def until_ended(client: Any, batch: Any, seconds: float = 90.0) -> tuple[Any, li
             return batch, seen
         time.sleep(0.1)
     raise AssertionError(f"the batch did not end; it went through {seen}: {batch}")
+
+
+@pytest.fixture
+async def alone(tmp_path: Path) -> AsyncIterator[Context]:
+    """A real context whose provider is never asked."""
+    async with context(
+        Settings(azure_endpoint="http://127.0.0.1:1", azure_api_key=SecretStr("k"), state=tmp_path)
+    ) as made:
+        yield made

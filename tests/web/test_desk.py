@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +19,6 @@ from sluicegate.service import runs
 from sluicegate.service.context import Context
 from sluicegate.service.desk import Desk, DeskPolicy
 from sluicegate.service.ending import Ending
-from sluicegate.settings import Settings
-from sluicegate.wiring import context
 from tests.adapters.test_store import RUN
 
 DONE = BatchRow(
@@ -41,29 +37,17 @@ def row(id_: str, **more: Any) -> ClientBatchRow:
     return ClientBatchRow(id=id_, **given | more)
 
 
-@pytest.fixture
-async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
-    """A real context whose provider is never asked."""
-    settings = Settings(azure_endpoint="http://127.0.0.1:1", azure_api_key="k", state=tmp_path)  # type: ignore[arg-type]
-    async with context(settings) as made:
-        yield made
-
-
-async def status_of(ctx: Context, id_: str) -> BatchStatus:
-    return (await ctx.store.read(lambda tx: tx.find(ClientBatchRow, id=id_)))[0].status
-
-
 async def test_a_batch_that_ended_during_a_turn_is_not_driven_once_more(
-    ctx: Context, monkeypatch: pytest.MonkeyPatch
+    alone: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The turn had read it as open, and then waited for the closing of another batch."""
-    desk = Desk(ctx, CheckRules(dialect=Dialect.OPENAI), DeskPolicy())
+    desk = Desk(alone, CheckRules(dialect=Dialect.OPENAI), DeskPolicy())
     stop = row("batch_stop", run=None, status=BatchStatus.CANCELLING)
-    await ctx.store.transact(lambda tx: tx.insert(row("batch_done"), stop))
+    await alone.store.transact(lambda tx: tx.insert(row("batch_done"), stop))
     desk._drives["batch_done"] = asyncio.get_running_loop().create_task(asyncio.sleep(0))
 
     async def meanwhile(batch: ClientBatchRow, closing: str) -> None:
-        await ctx.store.transact(lambda tx: tx.amend(ClientBatchRow, "batch_done", status=BatchStatus.COMPLETED))
+        await alone.store.transact(lambda tx: tx.amend(ClientBatchRow, "batch_done", status=BatchStatus.COMPLETED))
         del desk._drives["batch_done"]
 
     monkeypatch.setattr(desk, "_close", meanwhile)
@@ -72,39 +56,39 @@ async def test_a_batch_that_ended_during_a_turn_is_not_driven_once_more(
     assert desk._drives == {}
 
 
-async def test_a_run_that_an_older_gateway_wrote_and_did_not_name_is_found(ctx: Context) -> None:
+async def test_a_run_that_an_older_gateway_wrote_and_did_not_name_is_found(alone: Context) -> None:
     """It died between two transactions that are one now: the batch is not checked for ever."""
     batch = row("batch_1", run=None, status=BatchStatus.VALIDATING)
     digest = hashlib.sha256(b"batch_1").hexdigest()
-    run = replace(RUN, tenant="a", digest=digest, resource=ctx.backend.resource)
-    await ctx.store.transact(lambda tx: tx.insert(run, batch))
-    ctx.blobs.path(batch.input).write_text(
+    run = replace(RUN, tenant="a", digest=digest, resource=alone.backend.resource)
+    await alone.store.transact(lambda tx: tx.insert(run, batch))
+    alone.blobs.path(batch.input).write_text(
         '{"custom_id":"1","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}}\n'
     )
-    desk = Desk(ctx, CheckRules(dialect=Dialect.AZURE), DeskPolicy())
+    desk = Desk(alone, CheckRules(dialect=Dialect.AZURE), DeskPolicy())
     await desk._check(batch)
 
-    (named,) = await ctx.store.read(lambda tx: tx.find(ClientBatchRow))
+    (named,) = await alone.store.read(lambda tx: tx.find(ClientBatchRow))
     assert (named.run, named.status, named.errors) == ("run_1", BatchStatus.IN_PROGRESS, None)
-    assert [one.id for one in await ctx.store.read(lambda tx: tx.runs())] == ["run_1"]
+    assert [one.id for one in await alone.store.read(lambda tx: tx.runs())] == ["run_1"]
 
 
-async def test_an_end_that_comes_twice_changes_nothing(ctx: Context) -> None:
+async def test_an_end_that_comes_twice_changes_nothing(alone: Context) -> None:
     """A completed batch was finalizing again, and one whose results had gone to a blob never ended."""
     batch = row("batch_1", status=BatchStatus.COMPLETED, ended_at=5.0, output_file="file-output-1")
     finished = replace(RUN, tenant="a", state=RunState.FINISHED, finished_at=4.0)
-    await ctx.store.transact(lambda tx: tx.insert(finished, DONE, batch))
-    await Ending(ctx, None, keep_s=60.0).end(batch, "run_1")
+    await alone.store.transact(lambda tx: tx.insert(finished, DONE, batch))
+    await Ending(alone, None, keep_s=60.0).end(batch, "run_1")
 
-    assert await ctx.store.read(lambda tx: tx.find(ClientBatchRow)) == [batch]
+    assert await alone.store.read(lambda tx: tx.find(ClientBatchRow)) == [batch]
 
 
 @pytest.mark.parametrize("command", [runs.cancel, runs.salvage])
-async def test_the_gateways_runs_are_not_for_the_commands_of_persons(ctx: Context, command: Any) -> None:
+async def test_the_gateways_runs_are_not_for_the_commands_of_persons(alone: Context, command: Any) -> None:
     """They left it in states that no gateway knows: a batch that went on for ever, a run that nobody drove."""
     run = replace(RUN, tenant="a")
-    await ctx.store.transact(lambda tx: tx.insert(run, DONE))
+    await alone.store.transact(lambda tx: tx.insert(run, DONE))
     with pytest.raises(UsageError, match="belongs to a batch of the gateway's tenant 'a'"):
-        await command(ctx, "run_1")
+        await command(alone, "run_1")
 
-    assert await ctx.store.read(lambda tx: tx.run("run_1")) == run
+    assert await alone.store.read(lambda tx: tx.run("run_1")) == run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,11 +19,9 @@ from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
 from sluicegate.service.context import Context
 from sluicegate.service.retention import SPEND_S, UPLOAD_S, Retention, drop_file
-from sluicegate.settings import Settings
 from sluicegate.web.dialects import Problem
 from sluicegate.web.state import Gateway
 from sluicegate.web.uploads import _enter_part
-from sluicegate.wiring import context
 from tests.adapters.test_store import PART, RUN
 from tests.web.conftest import Served, until_ended
 
@@ -61,11 +59,9 @@ class Dying(SqlStore):
 
 
 @pytest.fixture
-async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
-    """A real context whose provider is never asked."""
-    settings = Settings(azure_endpoint="http://127.0.0.1:1", azure_api_key="k", state=tmp_path)  # type: ignore[arg-type]
-    async with context(settings) as made:
-        yield replace(made, clock=Hand())
+def ctx(alone: Context) -> Context:
+    """With a clock by hand."""
+    return replace(alone, clock=Hand())
 
 
 def file_row(id_: str = "file-1", **more: Any) -> FileRow:
