@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 from unittest import mock
 
-from sluicegate.adapters.store import SqlTx
+from sluicegate.adapters.transaction import SqlTx
 from sluicegate.core import submission
 from sluicegate.core.ledger import Dimension, Entry, Verb
 from sluicegate.core.lifecycle import Stage
