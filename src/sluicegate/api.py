@@ -32,8 +32,9 @@ from sluicegate.errors import BackendError, CostLimitExceeded, ProviderRefused, 
 from sluicegate.ports import Backend, Tx, Workers
 from sluicegate.service import overview, prepare, runs, watcher
 from sluicegate.service.context import Context
-from sluicegate.service.drive import ensure_deployment, live_runs
+from sluicegate.service.deployments import ensure_deployment
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect, open_plain
+from sluicegate.service.names import live_runs
 from sluicegate.service.prune import prune as prune_runs
 from sluicegate.service.retention import drop_old_litter
 from sluicegate.settings import Settings

@@ -24,7 +24,7 @@ from sluicegate.emulator.config import Account
 from sluicegate.ports import Backend, Clock
 from sluicegate.service import prepare, runs
 from sluicegate.service.context import Context, Policy
-from sluicegate.service.drive import lock_name
+from sluicegate.service.names import lock_name
 from tests.simulation.world import Deaths, ModelBackend, SeededIds, VirtualClock, VirtualLoop, World
 
 ACCOUNT = Account(limit=20_000, rate=6_000, validating_s=4, start_s=2, finalizing_s=1, headers=False)

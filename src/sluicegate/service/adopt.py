@@ -20,7 +20,7 @@ from sluicegate.ports import Tx
 from sluicegate.service import scheduler
 from sluicegate.service.collector import wire_hash
 from sluicegate.service.context import Context, Record
-from sluicegate.service.drive import ensure_deployment
+from sluicegate.service.deployments import ensure_deployment
 from sluicegate.service.work import Work, load
 
 

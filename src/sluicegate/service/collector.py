@@ -26,6 +26,7 @@ from sluicegate.ports import Tx
 from sluicegate.service import scheduler
 from sluicegate.service.assemble import Lines, wire_id
 from sluicegate.service.context import Context, Record, note
+from sluicegate.service.names import result_key, sidecar_key
 from sluicegate.service.submitter import deployment_of, lines_of, say_learned
 from sluicegate.service.work import Work, requests_of, retries_of, waits_again
 
@@ -38,19 +39,6 @@ line at a time, and thousands be bad, the usual number of attempts ends it."""
 
 ABSENT_S: Final = 600.0
 """So long after a batch's end its results may still be on their way though it names them (404), if it counted some."""
-
-SUFFIX: Final = (".out.jsonl", ".err.jsonl", ".own.jsonl")
-SIDECAR: Final = ".sidecar"
-
-
-def result_key(part: str, source: int) -> str:
-    """The blob key of a part's results file."""
-    return f"results/{part}{SUFFIX[source]}"
-
-
-def sidecar_key(part: str) -> str:
-    """The blob key of a part's sidecar."""
-    return f"results/{part}{SIDECAR}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

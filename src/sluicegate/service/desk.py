@@ -37,9 +37,9 @@ from sluicegate.errors import (
 from sluicegate.ports import RemoteBlobs, Tx, Workers
 from sluicegate.service import prepare, runs, watcher
 from sluicegate.service.context import Context
-from sluicegate.service.drive import live_runs
 from sluicegate.service.ending import CANCELLED, EXPIRED, Ending, sha256_of
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
+from sluicegate.service.names import live_runs
 from sluicegate.service.objections import objections
 from sluicegate.service.retention import Retention, error_key, output_key
 

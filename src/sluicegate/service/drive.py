@@ -17,14 +17,16 @@ from sluicegate.core.admission import HoldBack
 from sluicegate.core.join import Settled
 from sluicegate.core.lifecycle import UNUSED, RunState, Stage
 from sluicegate.core.report import EventKind, Progress, few
-from sluicegate.core.rows import DeploymentRow, PartRow, RunRow, scope
+from sluicegate.core.rows import PartRow, RunRow
 from sluicegate.core.watch import Pending, next_look_at
 from sluicegate.errors import BackendError, CostLimitExceeded, DeploymentNotFound, Interrupted, retry_after_of
 from sluicegate.ports import Tx
 from sluicegate.service import closing as closer
 from sluicegate.service import collector, output, overview, scheduler, submitter, watcher
 from sluicegate.service.context import Context, Record, note
+from sluicegate.service.deployments import ensure_deployment
 from sluicegate.service.giving_up import give_up
+from sluicegate.service.names import live_runs, set_aside, sidecar_key
 from sluicegate.service.scheduler import TooLarge
 from sluicegate.service.spending import means
 from sluicegate.service.work import Work, load, requests_of
@@ -55,12 +57,6 @@ STOP_WAIT_S: Final = 10.0
 
 NO_DEPLOYMENT: Final = ("model_not_found", "DeploymentNotFound")
 """Errors of a whole batch that no waiting mends."""
-
-LOCK: Final = "run-"
-"""What the names of runs' locks begin with."""
-
-BAD: Final = "bad"
-"""The sidecar of requests that the check refused and ``--skip-bad`` set aside is named ``{run}-bad``."""
 
 
 @dataclass(slots=True)
@@ -136,9 +132,10 @@ class Driver:
     async def _recover(self) -> None:
         ctx, work = self._ctx, self._work
         parts = await ctx.store.transact(lambda tx: tx.parts(run=self._run_id))
-        bad = ctx.blobs.path(collector.sidecar_key(f"{self._run_id}-{BAD}"))
-        if await ctx.workers.blocking(bad.exists):
-            await self._take_in(f"{self._run_id}-{BAD}")
+        bad = set_aside(self._run_id)
+        sidecar = ctx.blobs.path(sidecar_key(bad))
+        if await ctx.workers.blocking(sidecar.exists):
+            await self._take_in(bad)
         waits = await ctx.store.transact(lambda tx: tx.waiting(self._run_id))
         pending = {p for spans in waits.values() for p in spans} if any(attempt for _, attempt in waits) else set()
         pending |= {p for part in parts if not part.stage.final and part.retries != "{}" for p in requests_of(part)}
@@ -155,7 +152,7 @@ class Driver:
                 self._start_clean(part)
 
     async def _take_in(self, part: str, pending: Container[int] = ()) -> None:
-        path = self._ctx.blobs.path(collector.sidecar_key(part))
+        path = self._ctx.blobs.path(sidecar_key(part))
         settled = Settled.from_bytes(await self._ctx.workers.blocking(path.read_bytes))
         self._joiner.add(part, settled, pending)
 
@@ -521,11 +518,6 @@ class Driver:
             await asyncio.wait(tasks, timeout=STOP_WAIT_S)
 
 
-def live_runs(ctx: Context) -> frozenset[str]:
-    """Runs that living processes drive, by their locks: few, however many wait."""
-    return frozenset(name.removeprefix(LOCK) for name in ctx.lock.taken() if name.startswith(LOCK))
-
-
 def _submit_key(part: PartRow) -> str:
     """What the task that submits a part goes by."""
     return f"submit-{part.id}"
@@ -537,35 +529,3 @@ def _pending(part: PartRow, now: float) -> Pending:
         since=part.held_at or now, answer_awaited=part.unproven and part.validated_at is None,
         served_since=part.validated_at, share=min(1.0, (part.seen_completed + part.seen_failed) / max(1, part.count)),
     )  # fmt: skip
-
-
-def lock_name(run: str) -> str:
-    """The lock of the process that drives a run."""
-    return f"{LOCK}{run}"
-
-
-async def ensure_deployment(ctx: Context, resource: str, name: str) -> None:
-    """Make a deployment known, with what the account says of its limit where the login may read it (D9)."""
-    known = await ctx.store.transact(lambda tx: tx.deployment(scope(resource, name)))
-    limit = await ctx.backend.deployment_limit(name)
-    now = ctx.clock.now()
-    record = Record(now)
-
-    def write(tx: Tx) -> None:
-        row = tx.deployment(scope(resource, name))
-        if row is None:
-            row = DeploymentRow(
-                id=scope(resource, name), resource=resource, name=name, model=ctx.policy.models.get(name),
-                belief=belief.dump(belief.Belief()),
-            )  # fmt: skip
-            tx.insert(row)
-        if limit is not None:
-            before = belief.load(row.belief)
-            after = belief.account_seen(before, now, limit)
-            tx.update_deployment(row.id, belief=belief.dump(after))
-            submitter.say_learned(record, row, before, after)
-        record.store(tx)
-
-    if known is None or limit is not None:
-        await ctx.store.transact(write)
-        record.tell(ctx)

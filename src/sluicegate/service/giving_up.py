@@ -12,8 +12,8 @@ from sluicegate.core.line import custom_id_of
 from sluicegate.core.rows import PartRow, scope
 from sluicegate.core.waiting import Spans
 from sluicegate.ports import Tx
-from sluicegate.service import collector
 from sluicegate.service.context import Context
+from sluicegate.service.names import result_key, sidecar_key
 from sluicegate.service.work import Work
 
 
@@ -25,8 +25,8 @@ async def give_up(ctx: Context, work: Work, group: int, positions: Spans, code: 
     """
     run, key = work.run, ctx.ids.new("part")
     lines, settled = await ctx.workers.blocking(_error_lines, ctx, work, positions, code, message)
-    await ctx.blobs.write(collector.result_key(key, join.OWN), in_one(lines))
-    await ctx.blobs.write(collector.sidecar_key(key), in_one(settled.to_bytes()))
+    await ctx.blobs.write(result_key(key, join.OWN), in_one(lines))
+    await ctx.blobs.write(sidecar_key(key), in_one(settled.to_bytes()))
     part = PartRow(
         id=key, run=run.id, deployment=scope(run.resource, work.deployment_of(group)), resource=run.resource,
         url=work.groups[group].url, group=group, stage=Stage.COLLECTED, requests=str(positions), retries="{}",

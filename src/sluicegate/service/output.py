@@ -24,8 +24,8 @@ from sluicegate.core.rows import BatchRow
 from sluicegate.errors import StateUnusable
 from sluicegate.ports import Tx
 from sluicegate.service.assemble import id_span
-from sluicegate.service.collector import result_key
 from sluicegate.service.context import Context
+from sluicegate.service.names import result_key
 from sluicegate.service.work import Work
 
 STRETCH: Final = 20_000

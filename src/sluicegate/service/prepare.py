@@ -21,11 +21,10 @@ from sluicegate.core.rules import CheckRules
 from sluicegate.core.waiting import Spans
 from sluicegate.errors import InputChanged, InputRefused, UsageError
 from sluicegate.ports import Tx, Workers
-from sluicegate.service import collector
 from sluicegate.service.context import Context
-from sluicegate.service.drive import BAD
 from sluicegate.service.giving_up import in_one
 from sluicegate.service.intake import CopiedInput, InputSource, Inspection, copy_in_sync, inspect
+from sluicegate.service.names import result_key, set_aside, sidecar_key
 from sluicegate.service.work import Work, load
 
 SAID: Final = 3
@@ -253,7 +252,7 @@ async def enter(
     await _set_bad_aside(ctx, run, work.order, inspection, batches)
     good = await ctx.workers.blocking(work.good)
     own = [batch.index for batch in batches]
-    own += [collector.sidecar_key(f"{run_id}-{BAD}"), collector.result_key(f"{run_id}-{BAD}", join.OWN)]
+    own += [sidecar_key(set_aside(run_id)), result_key(set_aside(run_id), join.OWN)]
 
     def write(tx: Tx) -> RunRow:
         # Another process may have entered the same inputs since known_run: two runs would pay for them twice.
@@ -309,9 +308,9 @@ async def _set_bad_aside(
         settled.add(positions[ordinal] if positions else ordinal, join.OWN, True, offset, len(line))
         lines.append(line)
         offset += len(line) + 1
-    name = f"{run.id}-{BAD}"
-    await ctx.blobs.write(collector.result_key(name, join.OWN), in_one(b"\n".join(lines) + b"\n"))
-    await ctx.blobs.write(collector.sidecar_key(name), in_one(settled.to_bytes()))
+    name = set_aside(run.id)
+    await ctx.blobs.write(result_key(name, join.OWN), in_one(b"\n".join(lines) + b"\n"))
+    await ctx.blobs.write(sidecar_key(name), in_one(settled.to_bytes()))
 
 
 async def resume(ctx: Context, request: Request, run: RunRow, copied: Sequence[CopiedInput] = ()) -> RunRow:

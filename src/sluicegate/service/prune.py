@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from sluicegate.core import join
 from sluicegate.core.lifecycle import Stage
 from sluicegate.core.rows import BatchRow, PartRow, RunRow
 from sluicegate.core.tenancy import OPEN, ClientBatchRow, FileRow
 from sluicegate.ports import Tx
 from sluicegate.service import collector
 from sluicegate.service.context import Context
-from sluicegate.service.drive import BAD, lock_name
+from sluicegate.service.names import answer_keys, lock_name, set_aside
 
 GRACE_S: Final = 7 * 86_400.0
 """So much longer a run is kept whose files the provider does not delete; then its rows and content go without them."""
@@ -127,10 +126,8 @@ def _needed(tx: Tx, key: str, *, but: str | None = None) -> bool:
 
 def _keys(run: RunRow, batches: list[BatchRow], parts: list[PartRow]) -> list[str]:
     keys = [batch.index for batch in batches]
-    names = [part.id for part in parts if part.stage is not Stage.VOID] + [f"{run.id}-{BAD}"]
-    for name in names:
-        keys.append(collector.sidecar_key(name))
-        keys += [collector.result_key(name, source) for source in (join.OUT, join.ERR, join.OWN)]
+    for name in (*(part.id for part in parts if part.stage is not Stage.VOID), set_aside(run.id)):
+        keys += answer_keys(name)
     return keys + [part.blob for part in parts]
 
 

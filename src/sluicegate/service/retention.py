@@ -6,12 +6,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from sluicegate.core import join
 from sluicegate.core.tenancy import ENDS, OPEN, ClientBatchRow, FileRow, UploadPartRow, UploadRow
 from sluicegate.ports import Tx
-from sluicegate.service import collector
 from sluicegate.service.context import Context
-from sluicegate.service.drive import BAD
+from sluicegate.service.names import answer_keys, set_aside
 from sluicegate.service.output import PARTIAL
 from sluicegate.service.prune import drop_unneeded, prune
 
@@ -191,11 +189,8 @@ def _named(tx: Tx) -> set[str]:
         batches, parts = tx.batches(run.id), tx.parts(run=run.id)
         named |= {batch.input for batch in batches} | {batch.index for batch in batches}
         named |= {part.blob for part in parts}
-        for name in (f"{run.id}-{BAD}", *(part.id for part in parts)):
-            named |= {
-                collector.sidecar_key(name),
-                *(collector.result_key(name, s) for s in (join.OUT, join.ERR, join.OWN)),
-            }
+        for name in (set_aside(run.id), *(part.id for part in parts)):
+            named |= set(answer_keys(name))
     return named
 
 

@@ -20,7 +20,8 @@ from sluicegate.ports import Store, Tx
 from sluicegate.service import overview, submitter, watcher
 from sluicegate.service.adopt import adopt
 from sluicegate.service.context import Context, note
-from sluicegate.service.drive import SHOW_S, Driver, lock_name
+from sluicegate.service.drive import SHOW_S, Driver
+from sluicegate.service.names import lock_name
 from sluicegate.service.prune import forget_run
 from sluicegate.service.salvage import reopen
 

@@ -11,8 +11,8 @@ from sluicegate.core.lifecycle import RunState, Stage
 from sluicegate.core.rows import PartRow, RunRow
 from sluicegate.core.waiting import Spans
 from sluicegate.ports import Tx
-from sluicegate.service import collector
 from sluicegate.service.context import Context
+from sluicegate.service.names import result_key, sidecar_key
 
 
 async def reopen(ctx: Context, run: RunRow) -> int:
@@ -44,11 +44,11 @@ async def reopen(ctx: Context, run: RunRow) -> int:
 
 def _failures(part: PartRow, path: Callable[[str], Path]) -> list[tuple[int, bool]]:
     """(position, passing) of each request that a part settled as failed."""
-    settled = Settled.from_bytes(path(collector.sidecar_key(part.id)).read_bytes())
+    settled = Settled.from_bytes(path(sidecar_key(part.id)).read_bytes())
     found = []
     for i, position in enumerate(settled.position):
         if settled.failed[i]:
-            with path(collector.result_key(part.id, settled.source[i])).open("rb") as lines:
+            with path(result_key(part.id, settled.source[i])).open("rb") as lines:
                 line = os.pread(lines.fileno(), settled.length[i], settled.offset[i])
             found.append((position, is_passing(line)))
         else:
