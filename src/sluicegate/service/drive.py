@@ -7,10 +7,9 @@ takes over goes on where the last one died (D12).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from sluicegate.core import belief
 from sluicegate.core.admission import HoldBack
@@ -29,6 +28,7 @@ from sluicegate.service.giving_up import give_up
 from sluicegate.service.names import live_runs, set_aside, sidecar_key
 from sluicegate.service.scheduler import TooLarge
 from sluicegate.service.spending import means
+from sluicegate.service.tasks import Tasks
 from sluicegate.service.work import Work, load, requests_of
 
 LANES: Final = 3
@@ -55,6 +55,11 @@ CLEAN_AGAIN_S: Final = 60.0
 STOP_WAIT_S: Final = 10.0
 """How long a stop waits for creates whose answer is on its way."""
 
+SUBMIT: Final = "submit-"
+COLLECT: Final = "collect-"
+CLEAN: Final = "clean-"
+"""What the names of tasks begin with; the part's id follows."""
+
 NO_DEPLOYMENT: Final = ("model_not_found", "DeploymentNotFound")
 """Errors of a whole batch that no waiting mends."""
 
@@ -63,10 +68,6 @@ NO_DEPLOYMENT: Final = ("model_not_found", "DeploymentNotFound")
 class _State:
     """What the loop remembers between turns; all of it can be lost."""
 
-    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    submitting: set[str] = field(default_factory=set)
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    fatal: BaseException | None = None
     reasons: dict[str, HoldBack] = field(default_factory=dict)
     look_trouble: int = 0
     look_again_at: float = 0.0
@@ -103,6 +104,7 @@ class Driver:
         self._written, self._told = written, 0
         self._started_at = started_at
         self._state = _State()
+        self._tasks = Tasks()
         self._lanes = asyncio.Semaphore(LANES)
 
     async def run(self) -> None:
@@ -119,7 +121,7 @@ class Driver:
             await self._loop()
             await self._finish()
         finally:
-            await self._end_tasks()
+            await self._tasks.end()
             self._joiner.close()
 
     # -- start -----------------------------------------------------------------------------------------------------
@@ -159,11 +161,10 @@ class Driver:
     # -- the loop -------------------------------------------------------------------------------------------------------
 
     async def _loop(self) -> None:
-        state = self._state
         while True:
-            state.wake.clear()
-            if state.fatal is not None:
-                raise state.fatal
+            self._tasks.wake.clear()
+            if self._tasks.error is not None:
+                raise self._tasks.error
             if self._stop.is_set():
                 await self._interrupt("stopped")
             run, due, unused = await self._glimpse()
@@ -183,7 +184,7 @@ class Driver:
                 await self._report(live, at_once=True)  # the rest of the output is yet to be written
             await self._write()
             await self._report(live)
-            if self._joiner.complete and not state.submitting:
+            if self._joiner.complete and not self._tasks.count(SUBMIT):
                 return
             await self._sleep(len(live))
 
@@ -260,7 +261,7 @@ class Driver:
         now = self._ctx.clock.now()
         for part in ended:
             if now >= self._state.collect_again_at.get(part.id, 0.0):
-                self._start(f"collect-{part.id}", self._collect(part))
+                self._tasks.start(f"{COLLECT}{part.id}", self._collect(part))
 
     async def _collect(self, part: PartRow) -> None:
         ctx = self._ctx
@@ -285,13 +286,13 @@ class Driver:
             return
         if collected:
             await self._take_in(part.id)
-            self._state.wake.set()
+            self._tasks.wake.set()
             await self._clean(part)
 
     async def _admit(self, live: frozenset[str], unused: bool) -> None:
         ctx, state, work = self._ctx, self._state, self._work
         for name in dict.fromkeys(work.deployment_of(group) for group in range(len(work.groups))):
-            while len(state.submitting) < AHEAD and (most := await self._affordable(name)) != 0:
+            while self._tasks.count(SUBMIT) < AHEAD and (most := await self._affordable(name)) != 0:
                 verdict = await scheduler.turn(ctx, work, name, live, requests_most=most)
                 if isinstance(verdict, TooLarge):
                     await self._give_up(verdict.part)
@@ -336,12 +337,12 @@ class Driver:
             return [part for part in unused if not part.cleaned and not offered_again(part)]
 
         for part in await ctx.store.transact(stale):
-            if _submit_key(part) not in self._state.submitting:  # it may still read the file
+            if f"{SUBMIT}{part.id}" not in self._tasks:  # it may still read the file
                 self._start_clean(part)
 
     def _start_clean(self, part: PartRow) -> None:
         if self._ctx.clock.now() >= self._state.clean_again_at.get(part.id, 0.0):
-            self._start(f"clean-{part.id}", self._clean(part))
+            self._tasks.start(f"{CLEAN}{part.id}", self._clean(part))
 
     async def _clean(self, part: PartRow) -> None:
         if not await collector.clean(self._ctx, part):
@@ -360,11 +361,11 @@ class Driver:
         )
         if not busy:
             waiting = await self._ctx.store.transact(lambda tx: sum(map(len, tx.waiting(self._run_id).values())))
-            self._state.fatal = CostLimitExceeded(
+            error = CostLimitExceeded(
                 f"about {left.spent:,.4g} USD are spent, and the next request would exceed --max-cost {most:,.4g}; "
                 f"{waiting:,} requests have not been sent. The same command with a higher --max-cost goes on"
             )
-            self._state.wake.set()
+            self._tasks.fail(error)
         return 0
 
     async def _write(self) -> None:
@@ -409,7 +410,7 @@ class Driver:
         glance = min(GLANCE_S, GLANCE_SHARED_S * live / 2) if live > 1 else GLANCE_S
         seen = await ctx.store.version()
         began = now
-        while began <= now < until and not state.wake.is_set() and not self._stop.is_set():
+        while began <= now < until and not self._tasks.wake.is_set() and not self._stop.is_set():
             await self._doze(min(glance, until - now))
             if await ctx.store.version() != seen:
                 return
@@ -417,9 +418,8 @@ class Driver:
 
     async def _doze(self, seconds: float) -> None:
         """Sleep so long at most; a task that is done or a Ctrl-C wakes."""
-        ctx, state = self._ctx, self._state
-        sleeper = asyncio.ensure_future(ctx.clock.sleep(seconds))
-        waiters = [sleeper, asyncio.ensure_future(state.wake.wait()), asyncio.ensure_future(self._stop.wait())]
+        sleeper = asyncio.ensure_future(self._ctx.clock.sleep(seconds))
+        waiters = [sleeper, asyncio.ensure_future(self._tasks.wake.wait()), asyncio.ensure_future(self._stop.wait())]
         try:
             await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -427,29 +427,10 @@ class Driver:
                 waiter.cancel()
             await asyncio.gather(*waiters, return_exceptions=True)
 
-    # -- tasks -----------------------------------------------------------------------------------------------------
-
-    def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
-        if key in self._state.tasks:
-            work.close()
-            return
-        # The task is the work itself, not a wrapper around it: one that is cancelled before its first step ends properly too.
-        task = asyncio.get_running_loop().create_task(work)
-        self._state.tasks[key] = task
-        task.add_done_callback(partial(self._ended, key))
-
-    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
-        state = self._state
-        error = None if task.cancelled() else task.exception()
-        state.fatal = state.fatal or error  # the loop raises the first
-        state.tasks.pop(key, None)
-        state.submitting.discard(key)
-        state.wake.set()
+    # -- submitting ----------------------------------------------------------------------------------------------------
 
     def _start_submit(self, part: PartRow, *, fresh: bool) -> None:
-        key = _submit_key(part)
-        self._state.submitting.add(key)
-        self._start(key, self._submit(part, fresh=fresh))
+        self._tasks.start(f"{SUBMIT}{part.id}", self._submit(part, fresh=fresh))
 
     async def _submit(self, part: PartRow, *, fresh: bool) -> None:
         """Bring a part to the provider when a lane is free, unless the world has changed while it waited for one."""
@@ -464,22 +445,14 @@ class Driver:
             except DeploymentNotFound as error:
                 await self._lacks(error, part)
 
-    async def _end_tasks(self) -> None:
-        tasks = list(self._state.tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     # -- ends ------------------------------------------------------------------------------------------------------
 
     async def _interrupt(self, why: str) -> NoReturn:
-        ctx, state = self._ctx, self._state
+        ctx = self._ctx
         for name in dict.fromkeys(self._work.deployment_of(g) for g in range(len(self._work.groups))):
             await scheduler.turn(ctx, self._work, name, frozenset({self._run_id}), stopping=True)
-        under_way = [state.tasks[key] for key in state.submitting if key in state.tasks]
-        if under_way:
-            await asyncio.wait(under_way, timeout=STOP_WAIT_S)
-        await self._end_tasks()
+        await self._tasks.wait(SUBMIT, timeout_s=STOP_WAIT_S)
+        await self._tasks.end()
         parts = await ctx.store.transact(lambda tx: tx.parts(run=self._run_id))
         for part in parts:
             if part.stage is Stage.RESERVED:
@@ -513,14 +486,7 @@ class Driver:
         await ctx.store.transact(write)
         record.tell(ctx)
         await self._drop_unused_files()
-        tasks = [task for key, task in self._state.tasks.items() if key.startswith(("clean-", "collect-"))]
-        if tasks:
-            await asyncio.wait(tasks, timeout=STOP_WAIT_S)
-
-
-def _submit_key(part: PartRow) -> str:
-    """What the task that submits a part goes by."""
-    return f"submit-{part.id}"
+        await self._tasks.wait(CLEAN, COLLECT, timeout_s=STOP_WAIT_S)
 
 
 def _pending(part: PartRow, now: float) -> Pending:

@@ -14,7 +14,7 @@ import uvicorn
 
 from sluicegate.adapters.remote_blobs import HttpBlobs
 from sluicegate.adapters.workers import ProcessWorkers
-from sluicegate.api import rules_of
+from sluicegate.checking import rules_of
 from sluicegate.core.blob_urls import parse_prefixes
 from sluicegate.core.report import Event
 from sluicegate.errors import StateUnusable, UsageError
