@@ -338,7 +338,7 @@ def test_config_masks_secrets_and_says_where_values_are_from() -> None:
 
 SCRIPTED = """
     import asyncio, sys
-    from sluicegate.cli import run
+    from sluicegate.cli import reporters, run
     from sluicegate.cli.main import _failed
     from sluicegate.errors import Interrupted
     from tests.cli.scripted import EVENTS
@@ -348,7 +348,7 @@ SCRIPTED = """
         {body}
 
     try:
-        sys.exit(run.drive(run.LineReporter(now=lambda: 0.0), lambda hooks: fake(**hooks)))
+        sys.exit(run.drive(reporters.LineReporter(now=lambda: 0.0), lambda hooks: fake(**hooks)))
     except Interrupted as error:
         sys.exit(_failed(error, debug=False))
 """

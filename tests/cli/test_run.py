@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sluicegate.cli import run as cli
-from sluicegate.cli.run import JsonReporter, LineReporter, drive, event_json, how_to_cancel, how_to_go_on, result_rows
+from sluicegate.cli.reporters import JsonReporter, LineReporter, event_json, result_rows
+from sluicegate.cli.run import drive, how_to_cancel, how_to_go_on
 from sluicegate.core.report import RunResult
 from sluicegate.errors import InputRefused, Interrupted
 from tests.cli.scripted import EVENTS, RUN, progress, report, result
