@@ -66,7 +66,7 @@ async def test_a_run_that_an_older_gateway_wrote_and_did_not_name_is_found(alone
         '{"custom_id":"1","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}}\n'
     )
     desk = Desk(alone, CheckRules(dialect=Dialect.AZURE), DeskPolicy())
-    await desk._check(batch)
+    await desk.validation.check(batch)
 
     (named,) = await alone.store.read(lambda tx: tx.find(ClientBatchRow))
     assert (named.run, named.status, named.errors) == ("run_1", BatchStatus.IN_PROGRESS, None)

@@ -7,41 +7,34 @@ Requests of clients only write rows; this loop reads them (D6). It drives runs t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
-
-import msgspec
 
 from sluicegate.core.fairness import in_turn
 from sluicegate.core.lifecycle import UNDER_WAY, RunState
 from sluicegate.core.report import Event, EventKind, Progress
-from sluicegate.core.rows import RunRow
 from sluicegate.core.rules import CheckRules
 from sluicegate.core.tenancy import OPEN, ClientBatchRow
-from sluicegate.core.types import BatchStatus, Dialect
+from sluicegate.core.types import BatchStatus
 from sluicegate.errors import (
     AuthenticationFailed,
     BackendError,
-    BlobRefused,
     Interrupted,
     SluicegateError,
 )
 from sluicegate.ports import RemoteBlobs, Tx, Workers
 from sluicegate.service import prepare, runs, watcher
 from sluicegate.service.context import Context
-from sluicegate.service.ending import CANCELLED, EXPIRED, Ending, sha256_of
-from sluicegate.service.intake import CopiedInput, InputSource, Inspection, inspect
+from sluicegate.service.ending import CANCELLED, EXPIRED, Ending
 from sluicegate.service.names import live_runs
-from sluicegate.service.objections import objections
-from sluicegate.service.retention import Retention, error_key, output_key
+from sluicegate.service.retention import Retention
+from sluicegate.service.validation import Validation
 
 LOG = logging.getLogger("sluicegate.gateway")
 
@@ -78,11 +71,6 @@ DESK: Final = "gateway"
 """The lock of the process that serves a data folder's gateway."""
 
 UNREACHABLE: Final = "the provider cannot be reached or does not answer as it should; it is asked again"
-GONE: Final = {
-    "code": "invalid_request", "message": "The content of the input file is gone. Upload the file again.",
-    "param": "input_file_id", "line": None,
-}  # fmt: skip
-"""A row without its content: somebody's hand in the data folder, or a disk. Waiting would mend nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +119,11 @@ class Desk:
         remote: RemoteBlobs | None = None,
         fits: Callable[[Tx, ClientBatchRow, int, int], str | None] = lambda tx, batch, requests, tokens: None,
     ) -> None:  # fmt: skip
-        self._fits = fits
-        self._ctx, self._rules, self._policy, self._checkers, self._remote = ctx, rules, policy, checkers, remote
+        self._ctx, self._rules, self._policy = ctx, rules, policy
+        self.validation = Validation(
+            ctx, rules, strict=policy.strict, bytes_max=policy.blob_bytes_max, checkers=checkers, remote=remote,
+            fits=fits,
+        )  # fmt: skip
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._fetches: dict[str, asyncio.Task[None]] = {}
@@ -258,7 +249,7 @@ class Desk:
         for batch in _turns([b for b in fresh if _abroad(b)], self._fetches, open_, FETCHES, one_each=True):
             self._start(self._fetches, batch.id, partial(self._fetch, batch))
         for batch in _turns([b for b in fresh if not _abroad(b)], self._checks, open_, CHECKS):
-            self._start(self._checks, batch.id, partial(self._check, batch))
+            self._start(self._checks, batch.id, partial(self.validation.check, batch))
         entered = [b for b in ready if b.run is not None]
         # What has parts under way keeps its lane, also after trouble or a restart: others wait for the room that they take.
         lanes = {b.id: b for b in open_ if b.id in self._drives or b.run in begun}
@@ -319,88 +310,9 @@ class Desk:
         text = f"{reason}; tried again every {pause:,.0f} s or less"
         await self._ctx.store.transact(lambda tx: tx.amend(ClientBatchRow, id_, reason=text))
 
-    # -- validating ----------------------------------------------------------------------------------------------------
-
-    async def inspect(self, name: str, blob: str) -> Inspection:
-        """Check and count a client's input file without entering it."""
-        source = InputSource(name=name, path=self._ctx.blobs.path(blob))
-        return await inspect(
-            [source], rules=self._rules, workers=self._checkers or self._ctx.workers, counter=self._ctx.counter
-        )
-
-    def check_blob(self, url: str) -> None:
-        """Raise ValueError, with a sentence for the client, for a URL of a blob that is not to be used."""
-        if self._remote is None:
-            raise ValueError("This gateway uses no blobs (its setting gateway_blobs).")
-        self._remote.check(url)
-
-    async def fetch(self, url: str, target: Path, *, signature: str = "") -> int:
-        """Copy a blob to a file; returns its bytes. Raises BlobRefused, BlobUnavailable."""
-        if self._remote is None:
-            raise BlobRefused(f"{url} cannot be used: this gateway uses no blobs any more")
-        return await self._remote.fetch(url, target, bytes_max=self._policy.blob_bytes_max, signature=signature)
-
     async def _fetch(self, batch: ClientBatchRow) -> None:
-        """Bring a batch's input from remote storage; it is checked in its turn."""
-        ctx = self._ctx
-        aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
-        try:
-            size = await self.fetch(batch.input_blob or "", aside)
-            digest = await ctx.workers.blocking(sha256_of, str(aside))
-            key = prepare.input_key(digest)
-
-            def enter(tx: Tx) -> None:
-                # Within the transaction: no sweep comes between.
-                if tx.amend(ClientBatchRow, batch.id, {"status": OPEN}, input=key, input_bytes=size, reason=None):
-                    aside.replace(ctx.blobs.path(key))
-
-            await ctx.store.transact(enter)
-        except BlobRefused as error:
-            problem = {"code": "input_no_permissions", "message": f"{error}.", "param": "input_blob", "line": None}
-            await self._fail(batch, [problem])
-        finally:
-            aside.unlink(missing_ok=True)
+        await self.validation.bring(batch)
         self._again.pop(batch.id, None)
-
-    async def _check(self, batch: ClientBatchRow) -> None:
-        ctx = self._ctx
-        path = ctx.blobs.path(batch.input)
-        if not await ctx.workers.blocking(path.exists):
-            await self._fail(batch, [GONE])
-            return
-        copied = [CopiedInput(sha256=path.name.removesuffix(".jsonl"), bytes=batch.input_bytes)]
-        request = prepare.Request(
-            inputs=(batch.input_file,), output=ctx.blobs.path(output_key(batch.id)),
-            errors=ctx.blobs.path(error_key(batch.id)), tenant=batch.tenant,
-            redirect=self._rules.redirect, cap=self._rules.limit, due_at=batch.due_at, names=self._rules.names,
-        )  # fmt: skip
-        exactly = self._policy.strict and batch.dialect is Dialect.OPENAI
-        rules = replace(self._rules, endpoint=batch.endpoint, endpoint_exactly=exactly)
-        inspection = await prepare.check(ctx, request, copied, rules, None, self._checkers)
-        problems = await ctx.workers.blocking(
-            partial(objections, inspection, path, batch.endpoint, batch.dialect, strict=self._policy.strict)
-        )
-        if not problems and batch.input_blob is not None:
-            size = inspection.requests, inspection.tokens
-            why = await ctx.store.read(lambda tx: self._fits(tx, batch, *size))
-            if why is not None:
-                problems = [{"code": "quota_exceeded", "message": why, "param": "input_blob", "line": None}]
-        if problems:
-            await self._fail(batch, problems)
-            return
-        now = ctx.clock.now()
-        digest = hashlib.sha256(batch.id.encode()).hexdigest()
-        await prepare.enter(ctx, request, copied, inspection, digest, lambda tx, run: _name_run(tx, batch, run, now))
-
-    async def _fail(self, batch: ClientBatchRow, problems: list[dict[str, Any]]) -> None:
-        now = self._ctx.clock.now()
-        errors = msgspec.json.encode(problems).decode()
-        await self._ctx.store.transact(
-            lambda tx: tx.amend(
-                ClientBatchRow, batch.id, {"run": None, "status": OPEN}, status=BatchStatus.FAILED, ended_at=now,
-                errors=errors, reason=None,
-            )
-        )  # fmt: skip
 
     async def _close(self, batch: ClientBatchRow, closing: str) -> None:
         """End a batch early: at once if nothing was entered yet, else by closing its run."""
@@ -489,15 +401,6 @@ async def open_runs(ctx: Context) -> frozenset[str]:
     """
     unfinished = await ctx.store.read(lambda tx: tx.runs(unfinished=True))
     return live_runs(ctx) | {run.id for run in unfinished if run.tenant is not None}
-
-
-def _name_run(tx: Tx, batch: ClientBatchRow, run: RunRow, now: float) -> None:
-    """Write into a batch's row which run is its: in the transaction that writes the run, or nobody would ever end it."""
-    changes: dict[str, Any] = {"run": run.id, "total": run.requests, "reason": None}
-    started = {"status": BatchStatus.IN_PROGRESS, "in_progress_at": now}
-    named = tx.amend(ClientBatchRow, batch.id, {"status": BatchStatus.VALIDATING}, **started, **changes)
-    named = named or tx.amend(ClientBatchRow, batch.id, {"status": OPEN}, **changes)  # cancelled meanwhile
-    assert named, "a batch does not end while it is checked"
 
 
 def _begun(tx: Tx) -> frozenset[str]:

@@ -121,7 +121,7 @@ def _blobs(body: dict[str, Any], blob: Any, desk: Desk) -> dict[str, str]:
     place = place.rstrip("/")
     for name, url in (("input_blob", blob), ("output_folder", f"{place}/x")):
         try:
-            desk.check_blob(url if isinstance(url, str) else "")
+            desk.validation.check_blob(url if isinstance(url, str) else "")
         except ValueError as error:
             raise Problem(400, "invalidPayload", f"Invalid value for {name}: {error}", param=name) from None
     return {"input_blob": blob, "folder": place}

@@ -50,7 +50,7 @@ async def import_by_url(request: Request) -> Response:
     given = body.get("content_url")
     url, _, signature = given.partition("?") if isinstance(given, str) else ("", "", "")
     try:
-        gateway.desk.check_blob(url)
+        gateway.desk.validation.check_blob(url)
     except ValueError as error:
         raise Problem(400, "invalidPayload", f"Invalid value for content_url: {error}", param="content_url") from None
     expiry = expiry_of(body.get("expires_after"), family_of(request.url.path).dialect)
@@ -58,7 +58,7 @@ async def import_by_url(request: Request) -> Response:
     aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
     try:
         async with asyncio.timeout(IMPORT_S):
-            size = await gateway.desk.fetch(url, aside, signature=signature)
+            size = await gateway.desk.validation.fetch(url, aside, signature=signature)
         digest, lines = await ctx.workers.blocking(_facts, aside)
         got = Received(filename=name, bytes=size, lines=lines, sha256=digest)
         row = await enter_file(ctx, caller.tenant, aside, got, expiry, room_for(gateway, caller.tenant))

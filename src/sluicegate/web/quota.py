@@ -105,13 +105,13 @@ async def _answer(gateway: Gateway, caller: Caller, name: str, blob: str | None,
         raise Problem(429, "too_many_checks", "Other files are being checked.", retry=True, after_s=2)
     async with CHECKING:
         if blob is not None:
-            inspection = await gateway.desk.inspect(name, blob)
+            inspection = await gateway.desk.validation.inspect(name, blob)
         else:
             aside = f"inputs/{gateway.ctx.ids.new('lines')}"
             path = gateway.ctx.blobs.path(aside)
             try:
                 await asyncio.to_thread(path.write_bytes, content)
-                inspection = await gateway.desk.inspect(name, aside)
+                inspection = await gateway.desk.validation.inspect(name, aside)
             finally:
                 path.unlink(missing_ok=True)
     limit, dialect = gateway.settings.limit, gateway.ctx.backend.dialect
