@@ -46,7 +46,7 @@ class Gatekeeper:
 
     async def caller(self, request: Request, *, writes: bool) -> Caller:
         """The caller, or a Problem: 401 without a valid key, 403 if its role may not write."""
-        family = family_of(request.url.path)
+        family = family_of(request)
         if family.dated and "api-version" not in request.query_params:
             raise Problem(404, "404", "Resource not found")
         bearer = request.headers.get("authorization", "")

@@ -153,6 +153,37 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "null")
 
 
+async def _answer(request: Request, id_: str) -> tuple[ClientBatchRow, Response]:
+    caller = await caller_of(request)
+    gateway = gateway_of(request)
+    family = family_of(request)
+
+    def read(tx: Tx) -> tuple[ClientBatchRow, bytes] | None:
+        found = tx.find(ClientBatchRow, id=id_, **caller.sees)
+        if not found:
+            return None
+        return found[0], msgspec.json.encode(batch_json(tx, found[0], family, gateway.desk.outlook(id_)))
+
+    found = await gateway.together.read((id_, family, *caller.sees.values()), read)
+    if found is None:
+        raise not_found(request, "batch", id_)
+    batch, content = found
+    lately = batch.answered_at is not None and batch.answered_at > gateway.ctx.clock.now() - REPEAT_S
+    if lately and batch.key == caller.key:
+        # Whoever made it knows its id: the answer to its create is not lost. What can be read is shown also when this
+        # cannot be noted, as on a full disk: the next poll does it.
+        with suppress(StateUnusable):
+            await gateway.ctx.store.transact(lambda tx: tx.amend(ClientBatchRow, id_, answered_at=None))
+    return batch, Response(content, media_type="application/json")
+
+
+# The first: routes are tried in order, and most requests are polls.
+@router.get("/batches/{id}", summary="Show a batch")
+async def show(request: Request, id: str) -> Response:
+    """The batch object."""
+    return (await _answer(request, id))[1]
+
+
 @router.post("/batches", summary="Create a batch")
 async def create(request: Request) -> Response:
     """Answers at once; the file is checked, and its requests wait for room, afterwards.
@@ -162,7 +193,7 @@ async def create(request: Request) -> Response:
     """
     caller = await caller_of(request)
     gateway = gateway_of(request)
-    family = family_of(request.url.path)
+    family = family_of(request)
     wanted = _wanted(await json_body(request), family, gateway.desk, strict=gateway.settings.gateway_strict)
     idempotency = request.headers.get("idempotency-key") or None
     if idempotency is not None and len(idempotency) > 255:
@@ -322,7 +353,7 @@ async def list_batches(request: Request) -> Response:
     """Newest first; ``limit``, ``after``, ``before``, ``order``; in Azure's families ``$filter`` and ``$orderby``."""
     caller = await caller_of(request)
     gateway = gateway_of(request)
-    family = family_of(request.url.path)
+    family = family_of(request)
     if family.azure and ("$filter" in request.query_params or "$orderby" in request.query_params):
         rows, more = await _filtered(request, caller)
     else:
@@ -349,36 +380,6 @@ async def _filtered(request: Request, caller: Caller) -> tuple[list[ClientBatchR
         raise Problem(400, "invalidPayload", str(error)) from None
     shown, more = cut_out(request, chosen, default=20, most=100)
     return [known[item["id"]] for item in shown], more
-
-
-async def _answer(request: Request, id_: str) -> tuple[ClientBatchRow, Response]:
-    caller = await caller_of(request)
-    gateway = gateway_of(request)
-    family = family_of(request.url.path)
-
-    def read(tx: Tx) -> tuple[ClientBatchRow, bytes] | None:
-        found = tx.find(ClientBatchRow, id=id_, **caller.sees)
-        if not found:
-            return None
-        return found[0], msgspec.json.encode(batch_json(tx, found[0], family, gateway.desk.outlook(id_)))
-
-    found = await gateway.together.read((id_, family, *caller.sees.values()), read)
-    if found is None:
-        raise not_found(request, "batch", id_)
-    batch, content = found
-    lately = batch.answered_at is not None and batch.answered_at > gateway.ctx.clock.now() - REPEAT_S
-    if lately and batch.key == caller.key:
-        # Whoever made it knows its id: the answer to its create is not lost. What can be read is shown also when this
-        # cannot be noted, as on a full disk: the next poll does it.
-        with suppress(StateUnusable):
-            await gateway.ctx.store.transact(lambda tx: tx.amend(ClientBatchRow, id_, answered_at=None))
-    return batch, Response(content, media_type="application/json")
-
-
-@router.get("/batches/{id}", summary="Show a batch")
-async def show(request: Request, id: str) -> Response:
-    """The batch object."""
-    return (await _answer(request, id))[1]
 
 
 @router.get("/batches/{id}/parts", summary="Where a batch ran")

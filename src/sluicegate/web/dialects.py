@@ -49,8 +49,9 @@ def prefix_of(path: str) -> str | None:
     return next((prefix for prefix in prefixes if path.startswith(f"{prefix}/")), None)
 
 
-def family_of(path: str) -> Family:
-    """The family of a request's path; paths of our own count as OpenAI's."""
+def family_of(request: Request) -> Family:
+    """The family that a request's path belongs to; paths of our own count as OpenAI's."""
+    path: str = request.scope["path"]  # request.url is put together anew for each request
     if path.startswith("/openai/v1/") or _PROJECTS.match(path):
         return Family.AZURE_V1
     return Family.AZURE if path.startswith("/openai/") else Family.OPENAI
@@ -75,13 +76,13 @@ class Problem(Exception):
 
 def not_found(request: Request, what: str, id_: str) -> Problem:
     """404: no such thing, or another tenant's; the two cannot be told apart."""
-    code = "notFound" if family_of(request.url.path).azure else "not_found"
+    code = "notFound" if family_of(request).azure else "not_found"
     return Problem(404, code, f"No {what} found with id '{id_[:100]}'.", param="id")
 
 
 def envelope(request: Request, problem: Problem) -> JSONResponse:
     """The error in the shape of the family that was called."""
-    if family_of(request.url.path).dated:
+    if family_of(request).dated:
         error: dict[str, Any] = {"code": problem.code, "message": problem.message}
     else:
         kind = "invalid_request_error" if problem.status < 500 else "server_error"

@@ -62,7 +62,7 @@ async def create(request: Request) -> Response:
     caller = await caller_of(request)
     gateway = gateway_of(request)
     ctx = gateway.ctx
-    family = family_of(request.url.path)
+    family = family_of(request)
     if family.dated and request.query_params.get("api-version", "")[:10] < FIRST_VERSION:
         raise Problem(400, "invalidPayload", "Invalid value for purpose.", param="purpose")
     await check_room_early(gateway, caller.tenant)
@@ -83,13 +83,14 @@ async def create(request: Request) -> Response:
         )  # fmt: skip
     finally:
         aside.unlink(missing_ok=True)
-    return answer_made(row, request.url.path)
+    return answer_made(request, row)
 
 
-def answer_made(file: FileRow, base: str) -> Response:
-    """The answer to whoever made a file under ``base``, the path of all files in the family that was called."""
-    family = family_of(base)
-    headers = {"location": f"{base}/{file.id}"} if family.azure else None
+def answer_made(request: Request, file: FileRow) -> Response:
+    """The answer to whoever made a file, by sending it or by an import."""
+    family = family_of(request)
+    files = request.url.path.removesuffix("/import")
+    headers = {"location": f"{files}/{file.id}"} if family.azure else None
     return JSONResponse(file_json(file), 201 if family.dated else 200, headers)
 
 

@@ -53,7 +53,7 @@ async def import_by_url(request: Request) -> Response:
         gateway.desk.validation.check_blob(url)
     except ValueError as error:
         raise Problem(400, "invalidPayload", f"Invalid value for content_url: {error}", param="content_url") from None
-    expiry = expiry_of(body.get("expires_after"), family_of(request.url.path).dialect)
+    expiry = expiry_of(body.get("expires_after"), family_of(request).dialect)
     await check_room_early(gateway, caller.tenant)
     aside = ctx.blobs.path(f"inputs/{ctx.ids.new('upload')}")
     try:
@@ -69,7 +69,7 @@ async def import_by_url(request: Request) -> Response:
         raise Problem(503, "serviceUnavailable", text, param="content_url", retry=True, after_s=10) from None
     finally:
         aside.unlink(missing_ok=True)
-    return answer_made(row, request.url.path.removesuffix("/import"))
+    return answer_made(request, row)
 
 
 def _facts(path: Path) -> tuple[str, int]:

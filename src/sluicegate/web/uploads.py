@@ -78,7 +78,7 @@ async def create(request: Request) -> Response:
     upload = UploadRow(
         id=ctx.ids.new("upload"), tenant=caller.tenant, filename=plain(str(body["filename"])), purpose="batch", bytes=size,
         created_at=ctx.clock.now(),
-        seconds=expiry_of(body.get("expires_after"), family_of(request.url.path).dialect),
+        seconds=expiry_of(body.get("expires_after"), family_of(request).dialect),
     )  # fmt: skip
 
     def enter(tx: Tx) -> None:
@@ -112,7 +112,7 @@ async def add_part(request: Request, id: str) -> Response:
     block = {"azure_block_id": base64.b64encode(part_id.encode()).decode()}
     return JSONResponse(
         {"id": part_id, "object": "upload.part", "created_at": int(now), "upload_id": upload.id}
-        | (block if family_of(request.url.path).azure else {})
+        | (block if family_of(request).azure else {})
     )
 
 
