@@ -188,8 +188,8 @@ class Tx(Protocol):
     def update_run(self, run: str, **changes: Any) -> None:
         """Change columns of a run."""
 
-    def batches(self, run: str | None = None) -> list[BatchRow]:
-        """The batches of a run in the order of its inputs, or of all runs."""
+    def batches(self, run: str | None = None, *, input: str | None = None) -> list[BatchRow]:
+        """The batches of a run in the order of its inputs, or of all runs; those that read one ``input``."""
 
     def update_batch(self, batch: str, **changes: Any) -> None:
         """Change columns of a batch."""

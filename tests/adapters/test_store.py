@@ -78,6 +78,8 @@ async def test_rows_come_back_as_they_went_in(store: SqlStore) -> None:
 
     assert await store.transact(lambda tx: tx.run("run_1")) == RUN
     assert await store.transact(lambda tx: tx.batches("run_1")) == [batch]
+    assert await store.transact(lambda tx: tx.batches(input="inputs/d")) == [batch]
+    assert await store.transact(lambda tx: tx.batches(input="inputs/e")) == []
     assert await store.transact(lambda tx: tx.part("part_1")) == PART
     assert await store.transact(lambda tx: tx.deployments(resource="r")) == [deployment]
     assert await store.transact(lambda tx: tx.foreign("r")) == [replace(foreign, status="in_progress")]

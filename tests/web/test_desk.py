@@ -92,3 +92,16 @@ async def test_the_gateways_runs_are_not_for_the_commands_of_persons(alone: Cont
         await command(alone, "run_1")
 
     assert await alone.store.read(lambda tx: tx.run("run_1")) == run
+
+
+async def test_a_long_sweep_is_followed_by_a_rest_no_longer_than_itself(
+    alone: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After nine times as long more was due than the next sweep could delete in its share of the time: rows grew without end."""
+    desk = Desk(alone, CheckRules(dialect=Dialect.OPENAI), DeskPolicy())
+    monkeypatch.setattr(desk._retention, "sweep", lambda: asyncio.sleep(0.3))
+    began = alone.clock.now()
+    await desk._sweep()
+    ended = alone.clock.now()
+
+    assert ended < desk._sweep_at <= ended + (ended - began)

@@ -267,8 +267,8 @@ class SqlTx:
     def update_run(self, run: str, **changes: Any) -> None:
         self._update(schema.runs, schema.runs.c.id == run, **changes)
 
-    def batches(self, run: str | None = None) -> list[BatchRow]:
-        return self._select(BatchRow, "ordinal", **({} if run is None else {"run": run}))
+    def batches(self, run: str | None = None, *, input: str | None = None) -> list[BatchRow]:
+        return self._select(BatchRow, "ordinal", **_given({"run": run, "input": input}))
 
     def update_batch(self, batch: str, **changes: Any) -> None:
         self._update(schema.batches, schema.batches.c.id == batch, **changes)

@@ -41,8 +41,13 @@ LOG = logging.getLogger("sluicegate.gateway")
 TURN_S: Final = 1.0
 SWEEP_S: Final = 10.0
 SHARE: Final = 0.1
-"""Of its time a gateway turns and sweeps at most, though it rests no longer than :data:`TURN_S` after a turn: with
-thousands of open batches both take a while."""
+"""Of its time a gateway turns at most, though it rests no longer than :data:`TURN_S`: with thousands of open batches a turn
+takes a while."""
+
+SWEEP_SHARE: Final = 0.5
+"""Of its time a gateway sweeps at most. What is due is deleted one by one, between the transactions of others; with a small
+share a sweep that took long would be followed by a rest in which more falls due than the next can delete in as much time,
+and what is kept would grow without end."""
 
 SWEEP: Final = "sweep"
 STALLED_S: Final = 60.0
@@ -267,7 +272,7 @@ class Desk:
             await self._retention.sweep()
         finally:
             took_s = asyncio.get_running_loop().time() - began
-            self._sweep_at = max(self._sweep_at, self._ctx.clock.now() + took_s * (1 / SHARE - 1))
+            self._sweep_at = max(self._sweep_at, self._ctx.clock.now() + took_s * (1 / SWEEP_SHARE - 1))
 
     def _line_up(self, open_: list[ClientBatchRow]) -> None:
         """Note each batch's place among those of its tenant that have requests waiting, in the order of :mod:`fairness`."""

@@ -120,7 +120,7 @@ def _needed(tx: Tx, key: str, *, but: str | None = None) -> bool:
     return (
         bool(tx.find(FileRow, blob=key))
         or bool(tx.find(ClientBatchRow, input=key, ended_at=None))
-        or any(batch.input == key and batch.run != but for batch in tx.batches())
+        or any(batch.run != but for batch in tx.batches(input=key))
     )
 
 
